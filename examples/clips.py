@@ -1,0 +1,121 @@
+"""Clips to train on: moving digits made here, or cut from video files.
+
+Both kinds are called as `clips(count, frames, generator)` and give (count, channels, frames,
+size, size) in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from torch import Generator, Tensor
+
+VIDEO_SUFFIXES = (".mp4", ".webm", ".gif", ".mov", ".mkv", ".avi")
+
+
+class DataError(ValueError):
+    """Data that cannot be trained on, said in one line."""
+
+
+class MovingDigits:
+    """One handwritten digit that moves in a straight line and bounces off the sides.
+
+    After Moving MNIST (Srivastava et al. 2015, section 3.1), with one digit a clip, from
+    scikit-learn's 1,797 scanned digits of 8x8 pixels.
+    """
+
+    channels = 1
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.digits = torch.from_numpy(load_digits().images).float()[:, None] / 16
+
+    def __call__(self, count: int, frames: int, generator: Generator) -> Tensor:
+        """Make `count` clips, each with a digit, a start, a direction and a speed of its own."""
+        chosen = torch.randint(len(self.digits), (count,), generator=generator)
+        scale = 0.6  # width of a digit, of the picture's
+        reach = 1 - scale  # how far its centre gets from the middle of the picture (-1 to 1)
+        start = torch.rand(count, 2, generator=generator) * 4 * reach
+        angle = torch.rand(count, 1, generator=generator) * 2 * torch.pi
+        speed = 0.1 + 0.1 * torch.rand(count, 1, generator=generator)
+        velocity = speed * torch.cat((angle.cos(), angle.sin()), dim=-1)
+
+        time = torch.arange(frames)[:, None]
+        path = start[:, None] + time * velocity[:, None]  # (count frames 2)
+        # a straight path folded back into [-reach, reach]: the bounce
+        centre = (path.remainder(4 * reach) - 2 * reach).abs() - reach
+
+        placed = torch.zeros(count, frames, 2, 3)
+        placed[..., 0, 0] = placed[..., 1, 1] = 1 / scale
+        placed[..., 2] = -centre / scale
+        grid = F.affine_grid(
+            placed.flatten(0, 1), [count * frames, 1, self.size, self.size], align_corners=False
+        )
+        digits = self.digits[chosen].repeat_interleave(frames, dim=0)
+        pictures = F.grid_sample(digits, grid, mode="bicubic", align_corners=False)
+        clips = pictures.unflatten(0, (count, frames)).transpose(1, 2)
+        return clips.clamp(0, 1) * 2 - 1
+
+
+class VideoFiles:
+    """Clips cut at random from a video file, or from all in a folder, squared and resized."""
+
+    channels = 3
+
+    def __init__(self, path: Path, size: int, frames: int) -> None:
+        files = [path]
+        if path.is_dir():
+            files = sorted(f for f in path.iterdir() if f.suffix.lower() in VIDEO_SUFFIXES)
+        if not files:
+            raise DataError(f"no video in {path} ({', '.join(VIDEO_SUFFIXES)})")
+        self.videos = [read_video(file, size) for file in files]
+        for file, video in zip(files, self.videos, strict=True):
+            if len(video) < frames:
+                raise DataError(f"{file} has {len(video)} frames, a clip takes {frames}")
+
+    def __call__(self, count: int, frames: int, generator: Generator) -> Tensor:
+        """Cut `count` clips of `frames` successive frames, every start equally likely."""
+        starts = torch.tensor([len(video) - frames + 1 for video in self.videos])
+        ends = starts.cumsum(0)
+        clips = []
+        for place in torch.randint(int(ends[-1]), (count,), generator=generator):
+            index = int(torch.searchsorted(ends, place, right=True))
+            start = int(place - ends[index] + starts[index])
+            clips.append(self.videos[index][start : start + frames])
+        return torch.stack(clips).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+
+
+def read_video(path: Path, size: int) -> Tensor:
+    """All frames of a video as (frames, size, size, 3) in uint8: the middle square, resized."""
+    if not path.exists():
+        raise DataError(f"no such file or folder: {path}")
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        raise DataError(f"{path} is no video ({', '.join(VIDEO_SUFFIXES)})")
+    frames = []
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise DataError(f"{path} holds no pictures")
+            for frame in container.decode(video=0):
+                scale = size / min(frame.width, frame.height)
+                width, height = (max(size, round(s * scale)) for s in (frame.width, frame.height))
+                picture = frame.to_ndarray(
+                    format="rgb24", width=width, height=height, interpolation="AREA"
+                )
+                top, left = (height - size) // 2, (width - size) // 2
+                frames.append(picture[top : top + size, left : left + size])
+    except av.error.FFmpegError as error:
+        raise DataError(f"{path} cannot be decoded as a video: {error.strerror}") from error
+    if not frames:
+        raise DataError(f"{path} holds no pictures")
+    return torch.from_numpy(np.stack(frames))
+
+
+def open_clips(data: str, size: int, frames: int) -> MovingDigits | VideoFiles:
+    """The clips that `--data` names: `digits`, or a path."""
+    return MovingDigits(size) if data == "digits" else VideoFiles(Path(data), size, frames)

@@ -1,0 +1,328 @@
+"""Train a small SpaceTimeUnet first on images, then on clips, and sample videos from it.
+
+    python examples/train.py                         # moving digits, about six minutes on two cores
+    python examples/train.py --data clips/ --size 64 # videos of your own
+    python examples/train.py --resume                # go on after an interruption
+    python examples/train.py --sample runs/train     # only sample, from the last checkpoint
+
+The order is that of Make-A-Video (Singer et al. 2022): images teach the spatial parts what
+things look like while the temporal parts are skipped; then, starting from identities, those
+learn motion from videos. Noise schedule and sampler are diffusers'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+import torch.nn.functional as F
+from clips import DataError, open_clips
+from diffusers import DDIMScheduler, DDPMScheduler
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Generator, Tensor
+from torch.optim import AdamW
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from make_a_video_pytorch import SpaceTimeUnet, temporal_parameters
+
+SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "squaredcos_cap_v2",
+    "prediction_type": "v_prediction",  # Salimans and Ho 2022, section 4
+    "clip_sample": True,
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print `message` and leave with code 2."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--data", default="digits", help="`digits`, a video file, or a folder of them")
+    add("--out", type=Path, default=Path("runs/train"), help="folder for checkpoints and samples")
+    add("--frames", type=positive, default=8, help="frames in a clip")
+    add("--size", type=positive, default=32, help="height and width in pixels")
+    add("--dim", type=positive, default=24, help="features of the U-Net at full resolution")
+    add("--steps-images", type=positive_or_zero, default=500, help="training steps on images")
+    add("--steps-video", type=positive_or_zero, default=300, help="training steps on clips")
+    add("--batch-images", type=positive, default=32, help="images in a step")
+    add("--batch-video", type=positive, default=4, help="clips in a step")
+    add("--lr", type=float, default=1e-3, help="highest learning rate")
+    add("--save-every", type=positive, default=200, help="steps between checkpoints")
+    add("--seed", type=int, default=0, help="of weights, data and noise")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    add("--sample", type=Path, metavar="PATH", help="only sample: a checkpoint, or a run's folder")
+    add("--clips", type=positive, default=8, help="videos to sample")
+    add("--sampling-steps", type=positive, default=40, help="denoising steps of a sample")
+    return parser
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def positive_or_zero(text: str) -> int:
+    """A whole number from 0 on."""
+    return positive(text) if int(text) else 0
+
+
+# Model and optimizer
+
+
+def build_unet(arguments: dict, frames: int, size: int) -> SpaceTimeUnet:
+    """The U-Net of these constructor arguments, tried once on an empty clip of the size asked."""
+    unet = SpaceTimeUnet(**arguments)
+    with torch.no_grad():
+        unet(torch.zeros(1, arguments["channels"], frames, size, size), 0)
+    return unet
+
+
+def optimizer_for(unet: SpaceTimeUnet) -> AdamW:
+    """AdamW without weight decay on norms, biases and whatever starts as the identity.
+
+    Decay pulls towards zero, and a temporal convolution is the identity at a dirac weight.
+    """
+    temporal = set(temporal_parameters(unet))
+    decayed, kept = [], []
+    for parameter in unet.parameters():
+        (kept if parameter.ndim < 2 or parameter in temporal else decayed).append(parameter)
+    return AdamW(
+        [{"params": decayed, "weight_decay": 0.01}, {"params": kept, "weight_decay": 0.0}],
+        betas=(0.9, 0.99),
+    )
+
+
+def learning_rate(step: int, steps: int, highest: float) -> float:
+    """A short linear rise, then a cosine down to a tenth."""
+    rise = min(1.0, (step + 1) / 50)
+    return highest * rise * (0.55 + 0.45 * math.cos(math.pi * step / steps))
+
+
+def averaged(unet: SpaceTimeUnet) -> AveragedModel:
+    """An exponential moving average of the weights, which is what one samples from."""
+    return AveragedModel(unet, multi_avg_fn=get_ema_multi_avg_fn(0.98))
+
+
+# Checkpoints: a folder `checkpoint-<step>` with the averaged weights, the constructor's arguments
+# and what training needs to go on. It appears under its name only when it is complete.
+
+
+def save_checkpoint(
+    out: Path, step: int, unet: SpaceTimeUnet, ema: AveragedModel, optimizer: AdamW, config: dict
+) -> None:
+    """Write the checkpoint of `step` and remove those before it."""
+    target = out / f"checkpoint-{step:06d}"
+    temporary = out / f".checkpoint-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file(ema.module.state_dict(), temporary / "unet.safetensors")
+    (temporary / "config.json").write_text(json.dumps(config, indent=2))
+    state = {"step": step, "unet": unet.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save({**state, "ema": ema.state_dict()}, temporary / "training.pt")
+    older = checkpoints(out)
+    if target in older:
+        shutil.rmtree(target)
+    temporary.rename(target)
+    for path in older:
+        if path != target:
+            shutil.rmtree(path)
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """The complete checkpoints in `out`, the last one last."""
+    return sorted(path for path in out.glob("checkpoint-*") if path.is_dir())
+
+
+def last_checkpoint(path: Path) -> Path:
+    """`path` if it is a checkpoint, or the last one in it."""
+    if (path / "unet.safetensors").exists():
+        return path
+    if not (found := checkpoints(path)):
+        raise DataError(f"no checkpoint in {path}")
+    return found[-1]
+
+
+# Training
+
+
+def diffusion_loss(
+    unet: SpaceTimeUnet, scheduler: DDPMScheduler, x: Tensor, generator: Generator, device: str
+) -> Tensor:
+    """The squared error of the predicted velocity, at random timesteps."""
+    noise = torch.randn(x.shape, generator=generator)
+    timesteps = torch.randint(scheduler.config.num_train_timesteps, x.shape[:1], generator=generator)
+    x, noise, timesteps = x.to(device), noise.to(device), timesteps.to(device)
+    predicted = unet(scheduler.add_noise(x, noise, timesteps), timesteps)
+    return F.mse_loss(predicted, scheduler.get_velocity(x, noise, timesteps))
+
+
+def train(args: argparse.Namespace) -> tuple[SpaceTimeUnet, dict]:
+    """Train as the command line says; return the averaged U-Net and its configuration."""
+    clips = open_clips(args.data, args.size, args.frames)
+    resumed = last_checkpoint(args.out) if args.resume else None
+    if resumed is not None:
+        config = json.loads((resumed / "config.json").read_text())
+        if config["unet"]["channels"] != clips.channels:
+            raise DataError(f"{resumed} is of {config['unet']['channels']} channels, "
+                            f"--data {args.data} of {clips.channels}")
+    else:
+        config = {
+            "unet": {
+                "dim": args.dim,
+                "channels": clips.channels,
+                "dim_mult": (1, 2, 4),
+                "self_attns": (False, False, True),
+                "temporal_compression": (False, False, False),
+                "resnet_block_depths": (1, 1, 1),
+                "attn_dim_head": 32,
+                "attn_heads": 4,
+            },
+            "frames": args.frames,
+            "size": args.size,
+        }
+    torch.manual_seed(args.seed)
+    unet = build_unet(config["unet"], args.frames, args.size).to(args.device)
+    ema = averaged(unet)
+    optimizer = optimizer_for(unet)
+    scheduler = DDPMScheduler(**SCHEDULE)
+    first = 0
+    if resumed is not None:
+        state = torch.load(resumed / "training.pt", map_location=args.device, weights_only=True)
+        unet.load_state_dict(state["unet"])
+        ema.load_state_dict(state["ema"])
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["step"]
+
+    def save(step: int) -> None:
+        save_checkpoint(args.out, step, unet, ema, optimizer, config)
+
+    def batch_of(phase: str, generator: Generator) -> Tensor:
+        if phase == "images":
+            return clips(args.batch_images, 1, generator).squeeze(2)
+        return clips(args.batch_video, args.frames, generator)
+
+    steps = args.steps_images + args.steps_video
+    phases = (("images", 0, args.steps_images), ("video", args.steps_images, steps))
+    for phase, start, end in phases:
+        losses = []
+        with tqdm(total=end - start, initial=min(max(first - start, 0), end - start),
+                  desc=phase, unit="step") as bar:
+            for step in range(max(first, start), end):
+                # A step's data and noise follow from its number, so that a resumed run is the
+                # run that was interrupted.
+                generator = Generator().manual_seed(args.seed * 1_000_003 + step)
+                loss = diffusion_loss(
+                    unet, scheduler, batch_of(phase, generator), generator, args.device
+                )
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(step, steps, args.lr)
+                optimizer.step()
+                ema.update_parameters(unet)
+                losses.append(loss.item())
+                bar.set_postfix(loss=f"{mean(losses[-50:]):.4f}")
+                bar.update()
+                if (step + 1) % args.save_every == 0 or step + 1 == end:
+                    save(step + 1)
+        if losses:
+            print(f"{phase}: loss {mean(losses[:50]):.4f} at first, {mean(losses[-50:]):.4f} at last")
+    return ema.module, config
+
+
+def mean(numbers: list[float]) -> float:
+    """The mean of `numbers`."""
+    return sum(numbers) / len(numbers)
+
+
+# Sampling
+
+
+@torch.no_grad()
+def sample(
+    unet: SpaceTimeUnet, shape: tuple[int, ...], steps: int, generator: Generator, device: str
+) -> Tensor:
+    """Videos of `shape` (b c f h w) in [-1, 1], denoised from noise by DDIM."""
+    scheduler = DDIMScheduler(**SCHEDULE, timestep_spacing="trailing")
+    scheduler.set_timesteps(steps)
+    videos = torch.randn(shape, generator=generator).to(device)
+    for timestep in tqdm(scheduler.timesteps, desc="sampling", unit="step"):
+        velocity = unet(videos, timestep)
+        videos = scheduler.step(velocity, timestep, videos).prev_sample
+    return videos.clamp(-1, 1).cpu()
+
+
+def write_videos(videos: Tensor, out: Path, enlarge: int = 3) -> None:
+    """Write `samples.gif` and the contact sheet `samples.png`: a row a video, a column a frame."""
+    pixels = ((videos + 1) * 127.5).round().byte().movedim(1, -1)  # b f h w c
+    pixels = pixels.repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
+    pixels = F.pad(pixels, (0, 0, 1, 1, 1, 1), value=64)  # a thin frame around each picture
+
+    def image(array: Tensor) -> Image.Image:
+        return Image.fromarray(array.squeeze(-1).numpy())
+
+    image(torch.cat([torch.cat(list(video), 1) for video in pixels], 0)).save(out / "samples.png")
+    columns = math.ceil(math.sqrt(len(pixels)))
+    spare = -len(pixels) % columns
+    filled = torch.cat((pixels, pixels.new_zeros(spare, *pixels.shape[1:])))
+    moments = [
+        image(torch.cat([torch.cat(list(row), 1) for row in frame.split(columns)], 0))
+        for frame in filled.unbind(1)
+    ]
+    moments[0].save(
+        out / "samples.gif", save_all=True, append_images=moments[1:], duration=125, loop=0
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line `arguments`."""
+    command = parser()
+    args = command.parse_args(arguments)
+    try:
+        if args.sample is not None:
+            checkpoint = last_checkpoint(args.sample)
+            config = json.loads((checkpoint / "config.json").read_text())
+            unet = build_unet(config["unet"], config["frames"], config["size"]).to(args.device)
+            unet.load_state_dict(load_file(checkpoint / "unet.safetensors"))
+            out = args.sample
+        else:
+            unet, config = train(args)
+            out = args.out
+    except (DataError, ValueError) as error:
+        command.error(str(error))
+    except KeyboardInterrupt:
+        print(f"interrupted; go on from the last checkpoint in {args.out} with --resume")
+        return 130
+    shape = (args.clips, config["unet"]["channels"], config["frames"], *[config["size"]] * 2)
+    generator = Generator().manual_seed(args.seed)
+    videos = sample(unet.eval(), shape, args.sampling_steps, generator, args.device)
+    write_videos(videos, out)
+    print(f"wrote {out / 'samples.gif'} and {out / 'samples.png'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""Image diffusion models made into video diffusion models: Make-A-Video's modules in PyTorch."""
+
+from make_a_video_pytorch.attention import SpatioTemporalAttention
+from make_a_video_pytorch.conv import PseudoConv3d
+from make_a_video_pytorch.parameters import spatial_parameters, temporal_parameters
+from make_a_video_pytorch.resample import Downsample, Upsample
+from make_a_video_pytorch.resnet import ResnetBlock
+from make_a_video_pytorch.unet import SpaceTimeUnet
+
+__all__ = [
+    "Downsample",
+    "PseudoConv3d",
+    "ResnetBlock",
+    "SpaceTimeUnet",
+    "SpatioTemporalAttention",
+    "Upsample",
+    "spatial_parameters",
+    "temporal_parameters",
+]

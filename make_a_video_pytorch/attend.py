@@ -1,0 +1,135 @@
+"""Scaled dot-product attention: backend choice, bias, causality, chunking (floor 0).
+
+Letters: b batch, g heads (pixels may be folded into them), i queries, j keys, d head dim.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from make_a_video_pytorch.checks import typechecked
+
+# A CUDA grid has at most this many blocks in the dimensions that the fused kernels give to the
+# batch and to the heads (pytorch#142228).
+MAX_GRID = 65_535
+
+# The flash backward addresses a buffer of batch x heads x queries (padded to 128) x head dim
+# with 32 bits, signed.
+MAX_BACKWARD_ELEMENTS = 2**31
+
+
+class Attend(nn.Module):
+    """softmax(q k^T / sqrt(d) + bias) v (Vaswani et al. 2017, Equation 1).
+
+    Runs on torch's fused kernels (FlashAttention, Dao et al. 2022, and its relatives), whichever
+    takes the inputs; batch and heads beyond what those kernels can launch go in chunks.
+
+    Shapes: `q` (b g i d), `k` and `v` (b g j d), `bias` (heads i j), where g is a multiple of
+    heads and the bias is repeated over it; returns (b g i d), laid out b i g d in memory where
+    the kernel does so.
+    """
+
+    @typechecked
+    def __init__(
+        self,
+        *,
+        flash: bool = True,    # fused kernels; False is the explicit softmax, twice differentiable
+        causal: bool = False,  # query i sees keys 0 .. i only
+    ) -> None:
+        super().__init__()
+        self.flash = flash
+        self.causal = causal
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        batch_step, head_step = chunk_sizes(q, k, bias)
+        if q.shape[0] > batch_step:
+            parts = zip(*(t.split(batch_step) for t in (q, k, v)), strict=True)
+            return cat([self.forward(*part, bias) for part in parts], dim=0)
+        if q.shape[1] > head_step:
+            outs = []
+            for start in range(0, q.shape[1], head_step):
+                part = (t[:, start : start + head_step] for t in (q, k, v))
+                outs.append(self.forward(*part, bias_of_heads(bias, start, head_step)))
+            return cat(outs, dim=1)
+        if bias is not None:
+            bias = bias.to(q.dtype)
+            if q.shape[1] > bias.shape[0]:
+                bias = bias.repeat(q.shape[1] // bias.shape[0], 1, 1)
+        return (self.fused if self.flash else self.explicit)(q, k, v, bias)
+
+    def fused(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        causal = self.causal
+        if causal and bias is not None:  # no kernel takes both
+            bias, causal = mask_future(bias), False
+        with backends_for(q, k, v, bias):
+            mask = None if bias is None else bias.unsqueeze(0)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+
+    def explicit(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        sim = q @ k.mT * q.shape[-1] ** -0.5
+        if bias is not None:
+            sim = sim + bias
+        if self.causal:
+            sim = mask_future(sim)
+        attn = sim.softmax(dim=-1, dtype=torch.promote_types(sim.dtype, torch.float32))
+        return attn.to(v.dtype) @ v
+
+    def extra_repr(self) -> str:
+        return f"flash={self.flash}, causal={self.causal}"
+
+
+def chunk_sizes(q: Tensor, k: Tensor, bias: Tensor | None) -> tuple[int, int]:
+    """How many samples, and how many heads, may go through a fused kernel at once."""
+    heads, tokens, dim_head = q.shape[1], max(q.shape[-2], k.shape[-2]), q.shape[-1]
+    batch_step, head_step = MAX_GRID, MAX_GRID
+    if torch.is_grad_enabled():
+        row = math.ceil(tokens / 128) * 128 * max(dim_head, 32)
+        rows = max(MAX_BACKWARD_ELEMENTS // row, 1)
+        head_step = min(head_step, rows)
+        batch_step = min(batch_step, max(rows // min(heads, head_step), 1))
+    if bias is not None and heads > head_step:
+        # chunks must not cut the heads of one pixel unevenly
+        period = bias.shape[0]
+        whole = head_step // period * period
+        head_step = whole or math.gcd(head_step, period)
+    return batch_step, head_step
+
+
+def bias_of_heads(bias: Tensor | None, start: int, count: int) -> Tensor | None:
+    """The rows of `bias` that belong to the folded heads from `start` on."""
+    if bias is None or count >= bias.shape[0]:
+        return bias
+    return bias.narrow(0, start % bias.shape[0], count)
+
+
+def cat(parts: list[Tensor], dim: int) -> Tensor:
+    """Concatenate (b g i d) tensors along b or g, laid out b i g d in memory."""
+    return torch.cat([part.transpose(1, 2) for part in parts], dim * 2).transpose(1, 2)
+
+
+def mask_future(sim: Tensor) -> Tensor:
+    """Fill the positions (i, j > i) of scores or a bias with the most negative finite number."""
+    future = torch.ones(sim.shape[-2:], dtype=torch.bool, device=sim.device).triu(1)
+    return sim.masked_fill(future, torch.finfo(sim.dtype).min)
+
+
+def backends_for(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
+) -> AbstractContextManager[None]:
+    """Keep torch from the backends that are wrong or slow for these inputs."""
+    if q.is_cuda and bias is not None:
+        # cuDNN returns NaN gradients for some lengths with a mask (pytorch#196678).
+        return sdpa_kernel(
+            [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+        )
+    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
+    if q.device.type == "cpu" and needs_grad and q.dtype in (torch.bfloat16, torch.float16):
+        # Measured on two cores, forward and backward: flash is 2 to 4 times slower in bf16.
+        return sdpa_kernel([SDPBackend.MATH])
+    return nullcontext()

@@ -1,0 +1,94 @@
+"""The pseudo-3D convolution: one over space, then one over frames (floor 1)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from make_a_video_pytorch.checks import at_least, typechecked
+from make_a_video_pytorch.layout import Time, as_given, as_video, fold_frames, unfold_frames
+from make_a_video_pytorch.parameters import temporal
+
+
+class TemporalConv(nn.Conv1d):
+    """A 1D convolution over the frames at every pixel, at first the identity.
+
+    It keeps the number of frames, also for an even kernel: the extra tap looks back. A causal
+    one looks back only. Its parameters are those of a Conv1d.
+
+    Shapes: (b c f h w) -> (b c f h w).
+    """
+
+    def __init__(self, dim: int, kernel_size: int, *, causal: bool = False) -> None:
+        super().__init__(dim, dim, kernel_size)
+        self.before = kernel_size - 1 if causal else kernel_size // 2
+        self.after = kernel_size - 1 - self.before
+        nn.init.zeros_(self.weight)
+        nn.init.eye_(self.weight[..., self.before])
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = self.before
+        pixels = x.flatten(3)
+        if self.before != self.after:
+            pixels, padding = F.pad(pixels, (0, 0, self.before, self.after)), 0
+        # A 2D convolution keeps the channels last in memory, which conv1d cannot.
+        out = F.conv2d(pixels, self.weight.unsqueeze(-1), self.bias, padding=(padding, 0))
+        return out.unflatten(3, x.shape[3:])
+
+
+class PseudoConv3d(nn.Module):
+    """A 2D convolution in every frame, then a 1D convolution over frames at every pixel.
+
+    Make-A-Video (Singer et al. 2022, section 3.2.1). The convolution over frames is skipped on
+    images and starts as the identity, so that a video is at first K independent images. Height,
+    width and frames are kept, also by even kernels. With `kernel_size` and
+    `temporal_kernel_size` both 1 there is no convolution over frames.
+
+    Weight decay pulls the identity towards zero: leave `temporal_parameters` out of it.
+
+    Shapes: image (b dim h w) -> (b dim_out h w); video (b dim f h w) -> (b dim_out f h w).
+    """
+
+    @typechecked
+    def __init__(
+        self,
+        dim: int,                                # channels in
+        dim_out: int | None = None,              # channels out; as many as in if None
+        kernel_size: int = 3,                    # in height and width
+        *,
+        temporal_kernel_size: int | None = None,  # over frames; `kernel_size` if None
+        causal: bool = False,                    # a frame sees only itself and earlier ones
+    ) -> None:
+        super().__init__()
+        dim_out = dim if dim_out is None else dim_out
+        if temporal_kernel_size is None:
+            temporal_kernel_size = kernel_size
+        at_least(
+            1,
+            dim=dim,
+            dim_out=dim_out,
+            kernel_size=kernel_size,
+            temporal_kernel_size=temporal_kernel_size,
+        )
+        self.spatial_conv = nn.Conv2d(dim, dim_out, kernel_size, padding=kernel_size // 2)
+        self.temporal_conv = None
+        if kernel_size > 1 or temporal_kernel_size > 1:
+            self.temporal_conv = temporal(
+                TemporalConv(dim_out, temporal_kernel_size, causal=causal)
+            )
+
+    def forward(self, x: Tensor, enable_time: bool | Time = True) -> Tensor:
+        """Convolve an image or a video; with `enable_time=False`, each frame on its own.
+
+        Raises:
+            ValueError: if `x` is neither an image nor a video, or not of `dim` channels.
+        """
+        video, time = as_video(x, self.spatial_conv.in_channels, enable_time)
+        frames, height, width = video.shape[2:]
+        out = self.spatial_conv(fold_frames(video))
+        out = out[..., :height, :width]  # an even kernel adds a row and a column
+        out = unfold_frames(out, frames)
+        if time and self.temporal_conv is not None:
+            out = self.temporal_conv(out)
+        return as_given(out, x)

@@ -1,0 +1,87 @@
+"""The feed-forward: GEGLU, token shift over frames, a norm on the hidden layer (floor 1)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from make_a_video_pytorch.checks import at_least, typechecked
+from make_a_video_pytorch.layout import Time, as_given, as_video
+from make_a_video_pytorch.norm import RMSNorm
+from make_a_video_pytorch.parameters import temporal
+
+
+class GEGLU(nn.Module):
+    """GEGLU (Shazeer 2020, Equation 6) on the last dimension: (... 2d) -> (... d)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, gate = x.chunk(2, dim=-1)
+        return x * F.gelu(gate)
+
+
+class TokenShift(nn.Module):
+    """Mix each feature with the same feature one frame earlier; before the first frame is zero.
+
+    Token shift (BlinkDL 2021, RWKV-LM) over frames, with a learned mix per channel that starts
+    at zero, the identity. A mix of 1 shifts a channel entirely.
+
+    Shapes: (b f h w dim) -> (b f h w dim).
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.mix = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shifted = F.pad(x[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
+        return torch.lerp(x, shifted, self.mix.to(x.dtype))
+
+
+class FeedForward(nn.Module):
+    """GEGLU, token shift over frames, and a norm on the hidden layer, as in NormFormer.
+
+    Shazeer 2020 (Equation 6) at two thirds of the width, so that the parameters are those of a
+    plain feed-forward of `mult`; NormFormer (Shleifer et al. 2021, section 2) for the norm.
+
+    Shapes: image (b dim h w) or video (b dim f h w), returned unchanged.
+    """
+
+    @typechecked
+    def __init__(
+        self,
+        dim: int,               # channels, in and out
+        mult: int | float = 4,  # hidden width of the equivalent plain feed-forward, in `dim`s
+    ) -> None:
+        super().__init__()
+        inner_dim = int(dim * mult * 2 / 3)
+        at_least(1, dim=dim, inner_dim=inner_dim)
+        self.dim = dim
+        self.proj_in = nn.Sequential(nn.Linear(dim, inner_dim * 2, bias=False), GEGLU())
+        self.token_shift = temporal(TokenShift(inner_dim))
+        self.proj_out = nn.Sequential(
+            RMSNorm(inner_dim, dim=-1), nn.Linear(inner_dim, dim, bias=False)
+        )
+
+    def forward(self, x: Tensor, enable_time: bool | Time = True) -> Tensor:
+        """Apply to an image or a video; with `enable_time=False`, without the token shift.
+
+        Raises:
+            ValueError: if `x` is neither an image nor a video, or not of `dim` channels.
+        """
+        video, time = as_video(x, self.dim, enable_time)
+        tokens = self.proj_in(video.movedim(1, -1))
+        if time:
+            tokens = self.token_shift(tokens)
+        return as_given(self.proj_out(tokens).movedim(-1, 1), x)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+        # 0.4.0 has 1x1x1 convolutions, and shifts the second half of the hidden layer outright
+        weight = state_dict.get(prefix + "proj_in.0.weight")
+        if weight is not None and weight.ndim == 5:
+            for name in ("proj_in.0.weight", "proj_out.1.weight"):
+                state_dict[prefix + name] = state_dict[prefix + name].flatten(1)
+            mix = weight.new_zeros(weight.shape[0] // 2)
+            mix[(mix.shape[0] + 1) // 2 :] = 1
+            state_dict[prefix + "token_shift.mix"] = mix
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,41 @@
+"""Root mean square normalisation (floor 0)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from make_a_video_pytorch.checks import at_least, typechecked
+
+
+class RMSNorm(nn.Module):
+    """RMSNorm (Zhang and Sennrich 2019, Equation 4) over one dimension, with a learned gain.
+
+    Statistics are taken in fp32 at least and the input's dtype is returned.
+
+    Shapes: any shape with `chan` entries in dimension `dim`, returned unchanged.
+    """
+
+    # In fp32 small enough to vanish beside any real activation, large enough that the gradient
+    # at an exact zero stays finite.
+    eps = 1e-12
+
+    @typechecked
+    def __init__(
+        self,
+        chan: int,     # size of the normalised dimension
+        dim: int = 1,  # which dimension that is
+    ) -> None:
+        super().__init__()
+        at_least(1, chan=chan)
+        self.dim = dim
+        self.gamma = nn.Parameter(torch.ones(chan))
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = x.movedim(self.dim, -1)
+        last = F.rms_norm(last, self.gamma.shape, self.gamma.to(x.dtype), self.eps)
+        return last.movedim(-1, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"{self.gamma.shape[0]}, dim={self.dim}"

@@ -1,0 +1,47 @@
+"""Which parameters act across frames, and how layers are zeroed (floor 0)."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from torch import nn
+from torch.nn import Parameter
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def zero_init(layer: M) -> M:
+    """Zero every parameter of `layer` and return it."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+def temporal(module: M) -> M:
+    """Mark `module` and all it holds as acting across frames, and return it."""
+    for part in module.modules():
+        part.acts_across_frames = True
+    return module
+
+
+def temporal_parameters(module: nn.Module) -> list[Parameter]:
+    """The parameters of `module` that act across frames, each once.
+
+    They are those of temporal convolutions, temporal attention with its position bias, token
+    shifts and temporal resampling. An image trains none of them. Together with
+    `spatial_parameters` the list is complete, and the two are disjoint.
+
+    Args:
+        module: one of this library's modules, or any module built from them.
+    """
+    found: dict[Parameter, None] = {}
+    for part in module.modules():
+        if getattr(part, "acts_across_frames", False):
+            found.update(dict.fromkeys(part.parameters()))
+    return list(found)
+
+
+def spatial_parameters(module: nn.Module) -> list[Parameter]:
+    """The parameters of `module` that act within a frame: all but its `temporal_parameters`."""
+    across_frames = set(temporal_parameters(module))
+    return [parameter for parameter in module.parameters() if parameter not in across_frames]

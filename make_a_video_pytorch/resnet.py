@@ -1,0 +1,103 @@
+"""Residual blocks of pseudo-3D convolutions (floor 2)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from make_a_video_pytorch.checks import at_least, typechecked
+from make_a_video_pytorch.conv import PseudoConv3d
+from make_a_video_pytorch.layout import Time, as_given, as_video
+from make_a_video_pytorch.norm import RMSNorm
+
+
+class Block(nn.Module):
+    """Pseudo-3D convolution, RMSNorm, optionally a scale and a shift, SiLU.
+
+    Shapes: image (b dim h w) -> (b dim_out h w); video (b dim f h w) -> (b dim_out f h w).
+    """
+
+    @typechecked
+    def __init__(
+        self,
+        dim: int,                                # channels in
+        dim_out: int,                            # channels out
+        kernel_size: int = 3,                    # in height and width
+        temporal_kernel_size: int | None = None,  # over frames; `kernel_size` if None
+        *,
+        causal: bool = False,                    # a frame sees only itself and earlier ones
+    ) -> None:
+        super().__init__()
+        self.project = PseudoConv3d(
+            dim, dim_out, kernel_size, temporal_kernel_size=temporal_kernel_size, causal=causal
+        )
+        self.norm = RMSNorm(dim_out)
+        self.act = nn.SiLU()
+
+    def forward(
+        self,
+        x: Tensor,
+        scale_shift: tuple[Tensor, Tensor] | None = None,
+        enable_time: bool | Time = True,
+    ) -> Tensor:
+        """Apply to an image or a video; `scale_shift` are two tensors that broadcast to it."""
+        x = self.norm(self.project(x, enable_time))
+        if scale_shift is not None:
+            scale, shift = scale_shift
+            x = x * (scale + 1) + shift
+        return self.act(x)
+
+
+class ResnetBlock(nn.Module):
+    """Two blocks and a skip connection; the first is scaled and shifted by the timestep.
+
+    The residual block of Ho et al. 2020 with the scale and shift of Dhariwal and Nichol 2021
+    (section 3, adaptive group normalisation; here on RMSNorm).
+
+    Shapes: image (b dim h w) -> (b dim_out h w); video (b dim f h w) -> (b dim_out f h w);
+    `timestep_emb` (b timestep_cond_dim).
+    """
+
+    @typechecked
+    def __init__(
+        self,
+        dim: int,                             # channels in
+        dim_out: int,                         # channels out
+        *,
+        timestep_cond_dim: int | None = None,  # width of the timestep embedding, if there is one
+        causal: bool = False,                 # a frame sees only itself and earlier ones
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.timestep_mlp = None
+        if timestep_cond_dim is not None:
+            at_least(1, timestep_cond_dim=timestep_cond_dim)
+            self.timestep_mlp = nn.Sequential(
+                nn.SiLU(), nn.Linear(timestep_cond_dim, dim_out * 2)
+            )
+        self.block1 = Block(dim, dim_out, causal=causal)
+        self.block2 = Block(dim_out, dim_out, causal=causal)
+        self.res_conv = PseudoConv3d(dim, dim_out, 1) if dim != dim_out else nn.Identity()
+
+    def forward(
+        self,
+        x: Tensor,
+        timestep_emb: Tensor | None = None,
+        enable_time: bool | Time = True,
+    ) -> Tensor:
+        """Apply to an image or a video; with `enable_time=False`, to each frame on its own.
+
+        Raises:
+            ValueError: if `x` is neither an image nor a video, or not of `dim` channels, or if
+                `timestep_emb` is missing or not taken.
+        """
+        if (timestep_emb is None) != (self.timestep_mlp is None):
+            needed = "given, as" if timestep_emb is None else "left out, since no"
+            raise ValueError(f"`timestep_emb` must be {needed} `timestep_cond_dim` was given")
+        video, time = as_video(x, self.dim, enable_time)
+
+        scale_shift = None
+        if timestep_emb is not None:
+            scale_shift = self.timestep_mlp(timestep_emb)[:, :, None, None, None].chunk(2, dim=1)
+        out = self.block1(video, scale_shift, time)
+        out = self.block2(out, enable_time=time)
+        return as_given(out + self.res_conv(video), x)

@@ -1,0 +1,45 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+examples = ["av>=12", "diffusers>=0.30", "numpy", "pillow", "safetensors", "scikit-learn", "tqdm"]
+
+setup(
+    name="make-a-video-pytorch",
+    version="1.0.0",
+    description="PyTorch modules that turn image diffusion models into video diffusion models",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    keywords=[
+        "artificial intelligence",
+        "deep learning",
+        "attention",
+        "diffusion models",
+        "text-to-video",
+        "video generation",
+    ],
+    packages=find_packages(include=["make_a_video_pytorch", "make_a_video_pytorch.*"]),
+    package_data={"make_a_video_pytorch": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=["beartype>=0.18", "einops>=0.8", "packaging>=21", "torch>=2.4"],
+    extras_require={
+        "examples": examples,
+        "test": [*examples, "pytest>=8", "ruff>=0.8", "setuptools>=77"],
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)
