@@ -13,9 +13,14 @@ from make_a_video_pytorch.parameters import temporal
 
 
 class GEGLU(nn.Module):
-    """GEGLU (Shazeer 2020, Equation 6) on the last dimension: (... 2d) -> (... d)."""
+    """GEGLU (Shazeer 2020, Equation 6) on the last dimension: (... 2d) -> (... d).
+
+    Of fp16 it makes fp32, in which the product of two large features stays finite.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.float16:
+            x = x.float()
         x, gate = x.chunk(2, dim=-1)
         return x * F.gelu(gate)
 
@@ -73,7 +78,11 @@ class FeedForward(nn.Module):
         tokens = self.proj_in(video.movedim(1, -1))
         if time:
             tokens = self.token_shift(tokens)
-        return as_given(self.proj_out(tokens).movedim(-1, 1), x)
+        norm, project = self.proj_out
+        tokens = norm(tokens)
+        if video.dtype == torch.float16:
+            tokens = tokens.half()
+        return as_given(project(tokens).movedim(-1, 1), x)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
         # 0.4.0 has 1x1x1 convolutions, and shifts the second half of the hidden layer outright

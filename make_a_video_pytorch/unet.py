@@ -202,7 +202,7 @@ class SpaceTimeUnet(nn.Module):
             return None
         sinusoid, linear, act = self.to_timestep_cond
         timestep = torch.as_tensor(timestep, device=linear.weight.device)
-        if timestep.numel() not in (1, batch):
+        if timestep.numel() != 1 and timestep.numel() != batch:
             raise ValueError(
                 f"`timestep` (shape {tuple(timestep.shape)}) must be one number or (b), with b = "
                 f"{batch} as in `x`"

@@ -1,0 +1,147 @@
+"""Contract 7: compilers, copies, distribution."""
+
+import copy
+import io
+import shutil
+from datetime import timedelta
+
+import pytest
+import torch
+import torch._dynamo.testing
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
+
+from make_a_video_pytorch import SpaceTimeUnet
+from tests.zoo import EVERY, UNET, each, randomize
+
+
+@pytest.fixture
+def dynamo():
+    torch._dynamo.reset()
+    yield torch._dynamo
+    torch._dynamo.reset()
+
+
+# One U-Net of each kind will do: tracing one takes seconds.
+COMPILED = {
+    name: entry
+    for name, entry in EVERY.items()
+    if "unet" not in name or name in ("unet-causal", "unet-compressed")
+}
+
+
+@each(COMPILED)
+def test_compiles_without_a_graph_break(entry, dynamo):
+    module = randomize(entry.build(), 0.1)
+    compiled = torch.compile(module, fullgraph=True, dynamic=False, backend="eager")
+    video = entry.video()
+    for x in (video[:, :, 0], video):
+        out, expected = compiled(x, **entry.extra()), module(x, **entry.extra())
+        torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+
+
+ONE_STAGE = dict(
+    dim=4, dim_mult=(2,), self_attns=(True,), temporal_compression=(True,),
+    resnet_block_depths=(1,), attn_dim_head=8, attn_heads=2,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["conv", "attention-rotary", "down-both", "up-both"])
+def test_one_graph_serves_many_shapes(name, dynamo):
+    """Two, since the first may take equal sizes for one. A position bias has one for each size."""
+    module, channels = randomize(EVERY[name].build(), 0.1), EVERY[name].shape[1]
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend=counter)
+    for b, f, h, w in [(2, 4, 6, 10), (3, 6, 8, 4), (2, 8, 4, 6), (5, 2, 12, 8)]:
+        video = torch.randn(b, channels, f, h, w)
+        torch.testing.assert_close(compiled(video), module(video), rtol=1e-4, atol=1e-5)
+    assert counter.frame_count <= 2
+
+
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # torch's own
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++")
+def test_the_default_compiler_gives_the_same_outputs_and_gradients(dynamo):
+    unet = randomize(SpaceTimeUnet(**ONE_STAGE), 0.1)
+    compiled = torch.compile(unet, fullgraph=True)
+    video, timestep = torch.randn(1, 3, 2, 4, 6), torch.tensor([5])
+    results = []
+    for model in (unet, compiled):
+        unet.zero_grad()
+        out = model(video, timestep)
+        out.square().sum().backward()
+        results.append([out, *(p.grad.clone() for p in unet.parameters())])
+    for got, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
+
+
+@each(EVERY)
+def test_copies_are_the_module(entry):
+    module = randomize(entry.build())
+    video = entry.video()
+    expected = module(video, **entry.extra())
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    loaded = entry.build()
+    loaded.load_state_dict(module.state_dict(), strict=True)
+    for other in (copy.deepcopy(module), torch.load(file, weights_only=False), loaded):
+        assert torch.equal(other(video, **entry.extra()), expected)
+
+
+@each(EVERY)
+def test_state_dicts_load_by_assignment_and_from_the_meta_device(entry):
+    module = randomize(entry.build())
+    with torch.device("meta"):
+        empty = entry.build()
+    empty.load_state_dict(module.state_dict(), strict=True, assign=True)
+    video = entry.video()
+    assert torch.equal(empty(video, **entry.extra()), module(video, **entry.extra()))
+
+
+def run_of(rank: int, results, strategy: str, path: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{path}", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
+    torch.manual_seed(0)
+    unet = randomize(SpaceTimeUnet(**UNET), 0.1)
+    video = torch.randn(2, 3, 4, 8, 12)
+    if strategy == "ddp":
+        model = DistributedDataParallel(unet)
+    else:
+        from torch.distributed.fsdp import fully_shard
+
+        for block in (unet.mid_block1, unet.mid_attn, unet.mid_block2, *unet.downs[0][1]):
+            fully_shard(block)
+        model = fully_shard(unet)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    for _ in range(2):  # DDP speaks of unused parameters in the second step
+        optimizer.zero_grad()
+        out = model(video[rank : rank + 1], torch.tensor([5]))
+        out.square().mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        out = model(video[:1], torch.tensor([5]))
+    results[rank] = out.numpy()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_processes_train_as_one(strategy, tmp_path):
+    unet = randomize(SpaceTimeUnet(**UNET), 0.1)
+    video = torch.randn(2, 3, 4, 8, 12)
+    optimizer = torch.optim.SGD(unet.parameters(), lr=1e-2)
+    for _ in range(2):
+        optimizer.zero_grad()
+        unet(video, torch.tensor([5])).square().mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        expected = unet(video[:1], torch.tensor([5]))
+
+    with mp.Manager() as manager:
+        results = manager.dict()
+        mp.spawn(run_of, (results, strategy, str(tmp_path / "rendezvous")), nprocs=2)
+        for rank in range(2):
+            got = torch.from_numpy(results[rank])
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
