@@ -6,7 +6,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from make_a_video_pytorch.checks import at_least, typechecked
-from make_a_video_pytorch.layout import Time, as_given, as_video, fold_frames, unfold_frames
+from make_a_video_pytorch.layout import (
+    Time,
+    as_given,
+    as_video,
+    fold_frames,
+    fold_pixels,
+    unfold_frames,
+    unfold_pixels,
+)
 from make_a_video_pytorch.parameters import temporal
 
 
@@ -29,12 +37,12 @@ class TemporalConv(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         padding = self.before
-        pixels = x.flatten(3)
+        pixels = fold_pixels(x)
         if self.before != self.after:
             pixels, padding = F.pad(pixels, (0, 0, self.before, self.after)), 0
         # A 2D convolution keeps the channels last in memory, which conv1d cannot.
         out = F.conv2d(pixels, self.weight.unsqueeze(-1), self.bias, padding=(padding, 0))
-        return out.unflatten(3, x.shape[3:])
+        return unfold_pixels(out, *x.shape[3:])
 
 
 class PseudoConv3d(nn.Module):

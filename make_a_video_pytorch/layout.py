@@ -74,14 +74,28 @@ def as_given(video: Tensor, x: Tensor) -> Tensor:
     return video.squeeze(2) if x.ndim == 4 else video
 
 
+# These go through the order in memory, where all dimensions merge: flattening a permuted shape
+# gives a batch of one a stride that convolutions take for another memory format.
+
+
 def fold_frames(video: Tensor) -> Tensor:
     """b c f h w -> (b f) c h w, a view in the library's layout."""
-    return video.transpose(1, 2).flatten(0, 1)
+    return video.movedim(1, -1).flatten(0, 1).movedim(-1, 1)
 
 
 def unfold_frames(images: Tensor, frames: int) -> Tensor:
     """(b f) c h w -> b c f h w, a view in the library's layout."""
-    return images.unflatten(0, (-1, frames)).transpose(1, 2)
+    return images.movedim(1, -1).unflatten(0, (-1, frames)).movedim(-1, 1)
+
+
+def fold_pixels(video: Tensor) -> Tensor:
+    """b c f h w -> b c f (h w), a view in the library's layout."""
+    return video.movedim(1, -1).flatten(2, 3).movedim(-1, 1)
+
+
+def unfold_pixels(pixels: Tensor, height: int, width: int) -> Tensor:
+    """b c f (h w) -> b c f h w, a view in the library's layout."""
+    return pixels.movedim(1, -1).unflatten(2, (height, width)).movedim(-1, 1)
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:

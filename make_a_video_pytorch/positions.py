@@ -23,7 +23,7 @@ class SinusoidalPosEmb(nn.Module):
     def __init__(
         self,
         dim: int,               # width of the embedding, at least 2
-        theta: float = 10_000,  # ratio of the longest period to the shortest
+        theta: float | int = 10_000,  # ratio of the longest period to the shortest
     ) -> None:
         super().__init__()
         at_least(2, dim=dim)
@@ -106,7 +106,7 @@ class RotaryPositions(nn.Module):
         dim_head: int,          # width of a head, divisible by 2 * num_dims
         *,
         num_dims: int = 1,      # 1 for frames, 2 for height and width
-        theta: float = 10_000,  # ratio of the longest period to the shortest
+        theta: float | int = 10_000,  # ratio of the longest period to the shortest
     ) -> None:
         super().__init__()
         at_least(1, dim_head=dim_head, num_dims=num_dims)

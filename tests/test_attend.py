@@ -1,0 +1,89 @@
+import pytest
+import torch
+from torch.nn.attention import SDPBackend
+
+from make_a_video_pytorch import attend
+from make_a_video_pytorch.attend import Attend
+
+
+def naive(q, k, v, bias, causal):
+    out = torch.zeros(*q.shape[:3], v.shape[-1], dtype=q.dtype)
+    for b in range(q.shape[0]):
+        for g in range(q.shape[1]):
+            for i in range(q.shape[2]):
+                scores = k[b, g] @ q[b, g, i] / q.shape[-1] ** 0.5
+                if bias is not None:
+                    scores = scores + bias[g % len(bias), i]
+                if causal:
+                    scores = scores[: i + 1]
+                out[b, g, i] = scores.softmax(0) @ v[b, g, : len(scores)]
+    return out
+
+
+@pytest.mark.parametrize("flash", [True, False])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("heads", [None, 1, 3, 6])
+def test_equals_a_loop(flash, causal, heads):
+    q, k, v = torch.randn(3, 2, 6, 5, 4).double()
+    bias = None if heads is None else torch.randn(heads, 5, 5).double()
+    out = Attend(flash=flash, causal=causal)(q, k, v, bias)
+    torch.testing.assert_close(out, naive(q, k, v, bias, causal))
+
+
+@pytest.mark.parametrize("flash", [True, False])
+def test_queries_and_keys_may_differ_in_number(flash):
+    q, k, v = torch.randn(2, 3, 5, 4), torch.randn(2, 3, 7, 4), torch.randn(2, 3, 7, 4)
+    out = Attend(flash=flash)(q, k, v)
+    torch.testing.assert_close(out, naive(q, k, v, None, False))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("flash", [True, False])
+def test_a_bias_of_another_dtype_is_taken(dtype, flash):
+    q, k, v = torch.randn(3, 1, 4, 5, 8).to(dtype)
+    assert Attend(flash=flash)(q, k, v, torch.randn(2, 5, 5)).dtype == dtype
+
+
+def test_the_explicit_softmax_is_taken_in_fp32():
+    """Over 4,096 equal scores: a sum in fp16 or bf16 is off by a third."""
+    v = torch.ones(1, 1, 4096, 8, dtype=torch.bfloat16)
+    q = torch.zeros_like(v[:, :, :1])
+    out = Attend(flash=False)(q, torch.zeros_like(v), v)
+    torch.testing.assert_close(out, torch.ones_like(out))
+
+
+@pytest.mark.parametrize("pos_bias", [True, False])
+def test_chunks_keep_the_order_in_memory(monkeypatch, pos_bias):
+    monkeypatch.setattr(attend, "MAX_GRID", 4)
+    q, k, v = torch.randn(3, 5, 7, 6, 8).transpose(2, 3)  # b g i d, laid out b i g d
+    bias = torch.randn(6, 7, 7) if pos_bias else None
+    out = Attend()(q, k, v, bias)
+    torch.testing.assert_close(out, naive(q, k, v, bias, False))
+    assert out.transpose(1, 2).is_contiguous()
+
+
+def test_half_precision_training_on_a_cpu_avoids_the_slow_backward():
+    def allowed(**kwargs):
+        q = torch.randn(1, 2, 3, 8, **kwargs)
+        with attend.backends_for(q, q, q, None):
+            return torch._C._get_flash_sdp_enabled()
+
+    assert not allowed(dtype=torch.bfloat16, requires_grad=True)
+    assert allowed(dtype=torch.bfloat16)
+    assert allowed(requires_grad=True)
+    with torch.no_grad():
+        assert allowed(dtype=torch.bfloat16, requires_grad=True)
+
+
+def test_on_cuda_a_bias_keeps_cudnn_out():
+    class Cuda:
+        is_cuda = True
+
+    with attend.backends_for(Cuda(), Cuda(), Cuda(), torch.zeros(1)):
+        assert not torch._C._get_cudnn_sdp_enabled()
+        assert torch._C._get_mem_efficient_sdp_enabled()
+    assert SDPBackend.CUDNN_ATTENTION  # torch still calls it so
+
+
+def test_it_says_what_it_does():
+    assert repr(Attend(causal=True)) == "Attend(flash=True, causal=True)"

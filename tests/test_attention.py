@@ -1,0 +1,109 @@
+import pytest
+import torch
+
+from make_a_video_pytorch import SpatioTemporalAttention
+from make_a_video_pytorch.attention import KeyValueProjection
+from make_a_video_pytorch.positions import rotate
+from tests.zoo import randomize
+
+
+def one_attention(attn, tokens, bias, angles, causal):
+    """Multi-head attention over a list of tokens (n c), a head and a query at a time."""
+    normed = tokens / tokens.square().mean(-1, keepdim=True).sqrt() * attn.norm.gamma
+    q, k, v = (normed @ w.T for w in (attn.to_q.weight, *attn.to_kv.weight.chunk(2)))
+    outs = []
+    for head in range(attn.heads):
+        part = slice(head * attn.dim_head, (head + 1) * attn.dim_head)
+        qh, kh, vh = q[:, part], k[:, part], v[:, part]
+        if angles is not None:
+            qh, kh = (rotate(t[None, :, None], angles)[0, :, 0] for t in (qh, kh))
+        rows = []
+        for i in range(len(tokens)):
+            scores = kh @ qh[i] / attn.dim_head**0.5
+            if bias is not None:
+                scores = scores + bias[head, i]
+            seen = i + 1 if causal else len(tokens)
+            rows.append(scores[:seen].softmax(0) @ vh[:seen])
+        outs.append(torch.stack(rows))
+    return torch.cat(outs, -1) @ attn.to_out.weight.T
+
+
+@pytest.mark.parametrize("flash", [True, False])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("pos_bias", "rotary"), [(True, False), (False, True), (False, False)])
+def test_equals_a_loop_over_pixels_and_frames(flash, causal, pos_bias, rotary):
+    attn = SpatioTemporalAttention(
+        10, dim_head=8, heads=3, add_feed_forward=False, pos_bias=pos_bias, rotary=rotary,
+        flash=flash, causal_time_attn=causal,
+    )  # fmt: skip
+    randomize(attn).double()
+    b, c, f, h, w = 2, 10, 5, 3, 4
+    video = torch.randn(b, c, f, h, w).double()
+
+    def of(module, *sizes):
+        return None if module is None else module(*sizes)
+
+    expected = video.clone()
+    for i in range(b):
+        for t in range(f):
+            tokens = video[i, :, t].flatten(1).T
+            added = one_attention(attn.spatial_attn, tokens, of(attn.spatial_rel_pos_bias, h, w),
+                                  of(attn.spatial_rotary, h, w), False)  # fmt: skip
+            expected[i, :, t] += added.T.view(c, h, w)
+    in_space = expected.clone()
+    for i in range(b):
+        for y in range(h):
+            for x in range(w):
+                tokens = in_space[i, :, :, y, x].T
+                added = one_attention(attn.temporal_attn, tokens, of(attn.temporal_rel_pos_bias, f),
+                                      of(attn.temporal_rotary, f), causal)  # fmt: skip
+                expected[i, :, :, y, x] += added.T
+    torch.testing.assert_close(attn(video), expected)
+    torch.testing.assert_close(attn(video, enable_time=False), in_space)
+
+
+@pytest.mark.parametrize("changed", [1, 4, 6])
+@pytest.mark.parametrize(("pos_bias", "rotary"), [(True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("flash", [True, False])
+def test_causal_leaves_earlier_frames_alone_bit_for_bit(changed, pos_bias, rotary, flash):
+    attn = SpatioTemporalAttention(
+        7, dim_head=8, heads=3, causal_time_attn=True, pos_bias=pos_bias, rotary=rotary, flash=flash
+    )
+    randomize(attn)
+    video = torch.randn(2, 7, 7, 3, 5)
+    other = video.clone()
+    other[:, :, changed] += 1
+    before, after = attn(video), attn(other)
+    assert torch.equal(before[:, :, :changed], after[:, :, :changed])
+    assert not torch.equal(before[:, :, -1], after[:, :, -1])
+
+
+@pytest.mark.parametrize("pos_bias", [True, False])
+def test_gradients(pos_bias):
+    attn = SpatioTemporalAttention(4, dim_head=4, heads=2, pos_bias=pos_bias, rotary=not pos_bias)
+    randomize(attn).double()
+    video = torch.randn(1, 4, 3, 2, 2).double().requires_grad_()
+    names, parameters = zip(*attn.named_parameters(), strict=True)
+
+    def call(video, *parameters):
+        return torch.func.functional_call(attn, dict(zip(names, parameters, strict=True)), video)
+
+    assert torch.autograd.gradcheck(call, (video, *parameters), fast_mode=True)
+
+
+def test_keys_and_values_are_the_two_halves_of_one_projection():
+    projection = KeyValueProjection(3, 5)
+    x = torch.randn(2, 4, 3)
+    k, v = projection(x)
+    torch.testing.assert_close(torch.cat((k, v), -1), torch.nn.functional.linear(x, projection.weight))
+    assert k.is_contiguous()
+    assert v.is_contiguous()
+
+
+def test_parts_that_were_not_asked_for_are_not_there():
+    plain = SpatioTemporalAttention(8, pos_bias=False, add_feed_forward=False)
+    assert not plain.has_feed_forward
+    assert {name.split(".")[0] for name, _ in plain.named_parameters()} == {
+        "spatial_attn",
+        "temporal_attn",
+    }

@@ -1,0 +1,44 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from make_a_video_pytorch import ResnetBlock
+from make_a_video_pytorch.resnet import Block
+from tests.zoo import randomize
+
+
+def normed(x, gamma):
+    return x / x.square().mean(1, keepdim=True).sqrt() * gamma[:, None, None, None]
+
+
+@pytest.mark.parametrize("dim_out", [3, 5])
+@pytest.mark.parametrize("cond_dim", [None, 4])
+def test_equals_its_parts_written_out(dim_out, cond_dim):
+    block = randomize(ResnetBlock(3, dim_out, timestep_cond_dim=cond_dim)).double()
+    video = torch.randn(2, 3, 4, 5, 6).double()
+    emb = None if cond_dim is None else torch.randn(2, cond_dim).double()
+
+    out = normed(block.block1.project(video), block.block1.norm.gamma)
+    if emb is not None:
+        linear = block.timestep_mlp[1]
+        scale, shift = (F.silu(emb) @ linear.weight.T + linear.bias)[..., None, None, None].chunk(2, 1)
+        out = out * (scale + 1) + shift
+    out = F.silu(normed(block.block2.project(F.silu(out)), block.block2.norm.gamma))
+    skip = video if dim_out == 3 else block.res_conv(video)
+    torch.testing.assert_close(block(video, emb), out + skip)
+
+
+def test_a_block_takes_its_kernel_sizes():
+    block = Block(3, 4, 5, 2)
+    assert block.project.spatial_conv.kernel_size == (5, 5)
+    assert block.project.temporal_conv.kernel_size == (2,)
+    assert block(torch.randn(1, 3, 4, 5, 6)).shape == (1, 4, 4, 5, 6)
+
+
+def test_a_block_scales_and_shifts_images_and_videos():
+    block = Block(3, 4)
+    for x in (torch.randn(2, 3, 5, 6), torch.randn(2, 3, 4, 5, 6)):
+        ones = torch.ones(2, 4, *[1] * (x.ndim - 2))
+        torch.testing.assert_close(block(x, (0 * ones, 0 * ones)), block(x))
+        expected = F.silu(block.norm(block.project(x)) * 3 + 0.5)
+        torch.testing.assert_close(block(x, (2 * ones, 0.5 * ones)), expected)
