@@ -18,7 +18,6 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -67,7 +66,7 @@ def parser() -> Parser:
     add("--lr", type=float, default=1e-3, help="highest learning rate")
     add("--save-every", type=positive, default=200, help="steps between checkpoints")
     add("--seed", type=int, default=0, help="of weights, data and noise")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     add("--resume", action="store_true", help="go on from the last checkpoint in --out")
     add("--sample", type=Path, metavar="PATH", help="only sample: a checkpoint, or a run's folder")
     add("--clips", type=positive, default=8, help="videos to sample")
@@ -86,6 +85,16 @@ def positive(text: str) -> int:
 def positive_or_zero(text: str) -> int:
     """A whole number from 0 on."""
     return positive(text) if int(text) else 0
+
+
+def device(text: str) -> str:
+    """A device that torch can use here."""
+    try:
+        torch.empty(1, device=text)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise argparse.ArgumentTypeError(f"`{text}` cannot be used: {reason}") from error
+    return text
 
 
 # Model and optimizer
@@ -172,7 +181,9 @@ def diffusion_loss(
 ) -> Tensor:
     """The squared error of the predicted velocity, at random timesteps."""
     noise = torch.randn(x.shape, generator=generator)
-    timesteps = torch.randint(scheduler.config.num_train_timesteps, x.shape[:1], generator=generator)
+    timesteps = torch.randint(
+        scheduler.config.num_train_timesteps, x.shape[:1], generator=generator
+    )
     x, noise, timesteps = x.to(device), noise.to(device), timesteps.to(device)
     predicted = unet(scheduler.add_noise(x, noise, timesteps), timesteps)
     return F.mse_loss(predicted, scheduler.get_velocity(x, noise, timesteps))
@@ -185,8 +196,10 @@ def train(args: argparse.Namespace) -> tuple[SpaceTimeUnet, dict]:
     if resumed is not None:
         config = json.loads((resumed / "config.json").read_text())
         if config["unet"]["channels"] != clips.channels:
-            raise DataError(f"{resumed} is of {config['unet']['channels']} channels, "
-                            f"--data {args.data} of {clips.channels}")
+            raise DataError(
+                f"{resumed} is of {config['unet']['channels']} channels, "
+                f"--data {args.data} of {clips.channels}"
+            )
     else:
         config = {
             "unet": {
@@ -227,8 +240,12 @@ def train(args: argparse.Namespace) -> tuple[SpaceTimeUnet, dict]:
     phases = (("images", 0, args.steps_images), ("video", args.steps_images, steps))
     for phase, start, end in phases:
         losses = []
-        with tqdm(total=end - start, initial=min(max(first - start, 0), end - start),
-                  desc=phase, unit="step") as bar:
+        with tqdm(
+            total=end - start,
+            initial=min(max(first - start, 0), end - start),
+            desc=phase,
+            unit="step",
+        ) as bar:
             for step in range(max(first, start), end):
                 # A step's data and noise follow from its number, so that a resumed run is the
                 # run that was interrupted.
@@ -249,7 +266,9 @@ def train(args: argparse.Namespace) -> tuple[SpaceTimeUnet, dict]:
                 if (step + 1) % args.save_every == 0 or step + 1 == end:
                     save(step + 1)
         if losses:
-            print(f"{phase}: loss {mean(losses[:50]):.4f} at first, {mean(losses[-50:]):.4f} at last")
+            print(
+                f"{phase}: loss {mean(losses[:50]):.4f} at first, {mean(losses[-50:]):.4f} at last"
+            )
     return ema.module, config
 
 

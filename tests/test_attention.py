@@ -95,7 +95,9 @@ def test_keys_and_values_are_the_two_halves_of_one_projection():
     projection = KeyValueProjection(3, 5)
     x = torch.randn(2, 4, 3)
     k, v = projection(x)
-    torch.testing.assert_close(torch.cat((k, v), -1), torch.nn.functional.linear(x, projection.weight))
+    torch.testing.assert_close(
+        torch.cat((k, v), -1), torch.nn.functional.linear(x, projection.weight)
+    )
     assert k.is_contiguous()
     assert v.is_contiguous()
 

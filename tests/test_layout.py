@@ -8,8 +8,8 @@ from make_a_video_pytorch.layout import (
     as_given,
     as_video,
     fold_frames,
-    memory_format_of,
     fold_pixels,
+    memory_format_of,
     unfold_frames,
     unfold_pixels,
 )

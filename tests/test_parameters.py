@@ -12,7 +12,14 @@ from make_a_video_pytorch import (
 )
 from tests.zoo import EVERY, UNET, each
 
-PARTS = ("temporal_conv", "temporal_attn", "temporal_rel_pos_bias", "token_shift", "down_time", "up_time")
+PARTS = (
+    "temporal_conv",
+    "temporal_attn",
+    "temporal_rel_pos_bias",
+    "token_shift",
+    "down_time",
+    "up_time",
+)
 
 
 @each(EVERY)
@@ -38,7 +45,10 @@ def test_of_a_module_built_from_these_and_others():
 
     mine = Mine()
     assert temporal_parameters(mine) == list(mine.conv.temporal_conv.parameters())
-    assert spatial_parameters(mine) == [*mine.conv.spatial_conv.parameters(), *mine.head.parameters()]
+    assert spatial_parameters(mine) == [
+        *mine.conv.spatial_conv.parameters(),
+        *mine.head.parameters(),
+    ]
     assert temporal_parameters(nn.Linear(2, 2)) == []
 
 

@@ -32,7 +32,9 @@ def test_sinusoids_are_computed_in_fp32(dtype):
 @pytest.mark.parametrize("sizes", [(5,), (1,), (3, 4), (4, 1), (2, 3, 4)])
 def test_the_bias_is_the_network_of_the_offset(sizes):
     bias = ContinuousPositionBias(dim=7, heads=3, num_dims=len(sizes), layers=3).double()
-    positions = torch.cartesian_prod(*(torch.arange(s).double() for s in sizes)).view(-1, len(sizes))
+    positions = torch.cartesian_prod(*(torch.arange(s).double() for s in sizes)).view(
+        -1, len(sizes)
+    )
     expected = torch.empty(3, len(positions), len(positions)).double()
     for i, query in enumerate(positions):
         for j, key in enumerate(positions):

@@ -15,9 +15,13 @@ def test_downsampling_projects_each_patch_and_each_pair(nonlin):
     halves = []
     for frame in video.unbind(2):
         corners = [frame[..., p::2, q::2] for p in (0, 1) for q in (0, 1)]
-        halves.append(act(torch.einsum("oi,bihw->bohw", down.down_space[1].weight, torch.cat(corners, 1))))
+        halves.append(
+            act(torch.einsum("oi,bihw->bohw", down.down_space[1].weight, torch.cat(corners, 1)))
+        )
     pairs = [torch.cat(pair, 1) for pair in zip(halves[::2], halves[1::2], strict=True)]
-    expected = [act(torch.einsum("oi,bihw->bohw", down.down_time[1].weight, pair)) for pair in pairs]
+    expected = [
+        act(torch.einsum("oi,bihw->bohw", down.down_time[1].weight, pair)) for pair in pairs
+    ]
     torch.testing.assert_close(down(video), torch.stack(expected, 2))
 
 

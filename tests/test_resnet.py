@@ -21,7 +21,9 @@ def test_equals_its_parts_written_out(dim_out, cond_dim):
     out = normed(block.block1.project(video), block.block1.norm.gamma)
     if emb is not None:
         linear = block.timestep_mlp[1]
-        scale, shift = (F.silu(emb) @ linear.weight.T + linear.bias)[..., None, None, None].chunk(2, 1)
+        scale, shift = (F.silu(emb) @ linear.weight.T + linear.bias)[..., None, None, None].chunk(
+            2, 1
+        )
         out = out * (scale + 1) + shift
     out = F.silu(normed(block.block2.project(F.silu(out)), block.block2.norm.gamma))
     skip = video if dim_out == 3 else block.res_conv(video)

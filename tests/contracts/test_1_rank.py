@@ -24,7 +24,9 @@ def test_without_time_a_video_is_its_frames(entry):
 @each(EVERY)
 def test_a_video_of_one_frame_is_an_image(entry):
     module, image = randomize(entry.build()), entry.video()[:, :, 0]
-    assert torch.equal(module(image[:, :, None], **entry.extra()), module(image, **entry.extra())[:, :, None])
+    assert torch.equal(
+        module(image[:, :, None], **entry.extra()), module(image, **entry.extra())[:, :, None]
+    )
 
 
 @each(EVERY)
@@ -40,12 +42,16 @@ def test_the_batch_may_be_one_or_empty(entry):
 @each(EVERY)
 @pytest.mark.parametrize("ndim", [2, 3, 6])
 def test_other_ranks_are_refused(entry, ndim):
-    with pytest.raises(ValueError, match=r"`x` \(shape .*\) must be an image \(b c h w\) or a video"):
+    with pytest.raises(
+        ValueError, match=r"`x` \(shape .*\) must be an image \(b c h w\) or a video"
+    ):
         entry.build()(torch.randn([entry.shape[1]] * ndim), **entry.extra())
 
 
 @each(EVERY)
 def test_other_channels_are_refused(entry):
     b, c, f, h, w = entry.shape
-    with pytest.raises(ValueError, match=rf"`x` \(shape \({b}, {f}, .*must have {c} channels in dim"):
+    with pytest.raises(
+        ValueError, match=rf"`x` \(shape \({b}, {f}, .*must have {c} channels in dim"
+    ):
         entry.build()(torch.randn(b, f, c + 1 if c == f else c, h, w), **entry.extra())

@@ -1,4 +1,4 @@
-"""Contract 3: checkpoints of make-a-video-pytorch 0.4.0 load, and give its outputs and gradients."""
+"""Contract 3: checkpoints of the original load here, and give its outputs and gradients."""
 
 import copy
 import inspect
@@ -169,12 +169,16 @@ def test_attributes_keep_their_names(original):
         assert path in own
         for name in vars(module):
             # torch's own (a Conv3d is a Linear here), and dropout, which was never used
-            skipped = name in vars(torch.nn.Conv3d(1, 1, 1)) or name in ("cpu_config", "cuda_config", "dropout")
+            skipped = name in vars(torch.nn.Conv3d(1, 1, 1)) or name in (
+                "cpu_config",
+                "cuda_config",
+                "dropout",
+            )
             assert skipped or hasattr(own[path], name), f"{path}.{name}"
 
 
 def test_a_checkpoint_loads_again_from_here(original):
-    theirs, mine = pair(original, "SpaceTimeUnet", **UNET | {"dim": 6},
+    _, mine = pair(original, "SpaceTimeUnet", **UNET | {"dim": 6},
                         their_kwargs=dict(flash_attn=False))  # fmt: skip
     again = ours.SpaceTimeUnet(**UNET | {"dim": 6})
     again.load_state_dict(mine.state_dict(), strict=True)

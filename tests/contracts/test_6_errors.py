@@ -96,7 +96,9 @@ WRONG_VALUES = [
 ]
 
 
-@pytest.mark.parametrize(("build", "message"), WRONG_VALUES, ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    ("build", "message"), WRONG_VALUES, ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_wrong_values_are_refused_by_constructors(build, message):
     with pytest.raises(ValueError, match=message):
         build()
@@ -121,7 +123,9 @@ WRONG_TYPES = [
 ]
 
 
-@pytest.mark.parametrize(("build", "message"), WRONG_TYPES, ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    ("build", "message"), WRONG_TYPES, ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_wrong_types_are_refused_by_constructors(build, message):
     with pytest.raises(TypeError, match=message):
         build()
@@ -145,7 +149,9 @@ CALLS = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), CALLS, ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    ("arguments", "message"), CALLS, ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_wrong_calls_of_the_unet_are_refused(arguments, message):
     unet = SpaceTimeUnet(**{**UNET, "temporal_compression": (True, False)})
     with pytest.raises(ValueError, match=message):

@@ -1,0 +1,246 @@
+"""The training script as one runs it, small; and the clips it trains on."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from make_a_video_pytorch import SpaceTimeUnet, temporal_parameters
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+clips = pytest.importorskip("clips")
+train = pytest.importorskip("train")
+
+TINY = "--dim 4 --frames 3 --size 16 --batch-images 2 --batch-video 2 --clips 3 --sampling-steps 2"
+
+
+def run(*arguments, out):
+    return train.main([*TINY.split(), "--out", str(out), *map(str, arguments)])
+
+
+def write_video(path, frames=7, width=40, height=24):
+    """A white bar that moves to the right by two pixels a frame."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for index in range(frames):
+            picture = np.zeros((height, width, 3), dtype=np.uint8)
+            picture[:, 10 + 2 * index : 14 + 2 * index] = 255
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path
+
+
+def write_gif(path, frames=5):
+    pictures = [Image.fromarray(np.full((20, 30, 3), 40 * i, np.uint8)) for i in range(frames)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=100, loop=0)
+    return path
+
+
+def last(out):
+    return train.last_checkpoint(out)
+
+
+# The clips
+
+
+def test_digits_move_and_keep_their_shape():
+    digits = clips.MovingDigits(32)
+    videos = digits(6, 5, torch.Generator().manual_seed(0))
+    assert videos.shape == (6, 1, 5, 32, 32)
+    assert videos.min() == -1
+    assert 0.9 < videos.max() <= 1
+    light = (videos + 1) / 2
+    # nothing is cut off at the sides, and the digit is the same in every frame
+    mass = light.sum((1, 3, 4))
+    assert (mass / mass[:, :1] - 1).abs().max() < 0.05
+    across = torch.arange(32.0)
+    centre = torch.stack([(light.sum(d) * across).sum(-1)[:, 0] / mass for d in (3, 4)], -1)
+    assert (centre.diff(dim=1).norm(dim=-1) > 1).float().mean() > 0.8
+
+
+def test_digits_follow_from_the_generator():
+    digits = clips.MovingDigits(16)
+    one, same, other = (digits(2, 3, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_a_video_is_cut_into_successive_frames(tmp_path):
+    videos = clips.VideoFiles(write_video(tmp_path / "bar.mp4"), 24, 4)
+    batch = videos(5, 4, torch.Generator().manual_seed(0))
+    assert batch.shape == (5, 3, 4, 24, 24)
+    assert batch.abs().max() <= 1
+    bright = ((batch + 1) / 2).mean((1, 3))  # b f w
+    centre = (bright * torch.arange(24.0)).sum(-1) / bright.sum(-1)
+    torch.testing.assert_close(centre.diff(dim=1), torch.full((5, 3), 2.0), rtol=0, atol=0.7)
+    whole = clips.read_video(tmp_path / "bar.mp4", 12)
+    assert whole.shape == (7, 12, 12, 3)
+
+
+def test_every_clip_of_every_video_is_drawn(tmp_path):
+    write_video(tmp_path / "a.mp4", frames=5)
+    write_gif(tmp_path / "b.gif", frames=4)
+    (tmp_path / "notes.txt").write_text("not a video")
+    videos = clips.VideoFiles(tmp_path, 8, 4)
+    assert [len(video) for video in videos.videos] == [5, 4]
+    batch = videos(200, 4, torch.Generator().manual_seed(0))
+    assert len({tuple(clip.flatten()[:500].tolist()) for clip in batch}) == 3
+
+
+# Training
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    assert run("--steps-images", 3, "--steps-video", 4, "--save-every", 2, out=out) == 0
+    return out
+
+
+def test_it_writes_samples_and_one_checkpoint(trained):
+    assert sorted(path.name for path in trained.iterdir()) == [
+        "checkpoint-000007",
+        "samples.gif",
+        "samples.png",
+    ]
+    with Image.open(trained / "samples.png") as sheet, Image.open(trained / "samples.gif") as gif:
+        assert sheet.size == (3 * (16 * 3 + 2), 3 * (16 * 3 + 2))
+        assert gif.n_frames == 3
+        assert np.asarray(sheet).std() > 10
+
+
+def test_the_checkpoint_builds_the_unet(trained):
+    config = json.loads((last(trained) / "config.json").read_text())
+    unet = SpaceTimeUnet(**config["unet"])
+    unet.load_state_dict(load_file(last(trained) / "unet.safetensors"), strict=True)
+    fresh = {name: p for name, p in SpaceTimeUnet(**config["unet"]).named_parameters()}
+    temporal = set(temporal_parameters(unet))
+    moved = [
+        n for n, p in unet.named_parameters() if p in temporal and not torch.equal(p, fresh[n])
+    ]
+    assert any("temporal_conv" in name for name in moved)
+
+
+def test_sampling_from_a_checkpoint_gives_the_same_again(trained, tmp_path):
+    before = (trained / "samples.png").read_bytes()
+    (trained / "samples.png").unlink()
+    assert train.main([*TINY.split(), "--sample", str(trained)]) == 0
+    assert (trained / "samples.png").read_bytes() == before
+
+
+def test_a_resumed_run_is_the_run_that_was_not_interrupted(trained, tmp_path):
+    steps = ["--steps-images", 3, "--steps-video", 4]
+    saved = train.save_checkpoint
+
+    def save_and_stop(out, step, *args):
+        saved(out, step, *args)
+        if step == 4:
+            raise KeyboardInterrupt
+
+    train.save_checkpoint = save_and_stop
+    try:
+        assert run(*steps, "--save-every", 2, out=tmp_path) == 130
+    finally:
+        train.save_checkpoint = saved
+    assert last(tmp_path).name == "checkpoint-000004"
+    assert run(*steps, "--resume", "--save-every", 100, out=tmp_path) == 0
+    again, once = (load_file(last(out) / "unet.safetensors") for out in (tmp_path, trained))
+    for name, tensor in once.items():
+        torch.testing.assert_close(again[name], tensor, msg=name)
+
+
+def test_a_killed_run_leaves_a_complete_checkpoint_or_none(tmp_path):
+    command = [sys.executable, str(EXAMPLES / "train.py"), *TINY.split(), "--out", str(tmp_path)]
+    steps = ["--steps-images", "100000", "--save-every", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [*command, *steps], stderr=subprocess.DEVNULL, env=environment
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not train.checkpoints(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+    for path in train.checkpoints(tmp_path):
+        assert load_file(path / "unet.safetensors")
+        assert torch.load(path / "training.pt", weights_only=True)["step"] == int(path.name[-6:])
+    assert train.checkpoints(tmp_path)
+    assert run("--resume", "--steps-images", 1, "--steps-video", 0, out=tmp_path) == 0
+
+
+def test_it_trains_on_a_video_file(tmp_path):
+    video = write_video(tmp_path / "bar.mp4")
+    out = tmp_path / "out"
+    assert run("--data", video, "--steps-images", 1, "--steps-video", 1, out=out) == 0
+    assert json.loads((last(out) / "config.json").read_text())["unet"]["channels"] == 3
+
+
+def test_weight_decay_spares_norms_biases_and_temporal_parts():
+    unet = SpaceTimeUnet(dim=4)
+    decayed, kept = train.optimizer_for(unet).param_groups
+    assert decayed["weight_decay"] > 0
+    assert kept["weight_decay"] == 0
+    names = dict(map(reversed, unet.named_parameters()))
+    for parameter in decayed["params"]:
+        assert parameter.ndim > 1
+        assert "temporal" not in names[parameter]
+    assert len(decayed["params"]) + len(kept["params"]) == len(names)
+
+
+# Bad input
+
+
+def text(path):
+    path.write_text("no video")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (lambda p: ["--data", p / "nothing.mp4"], "no such file or folder: .*nothing.mp4"),
+        (lambda p: ["--data", text(p / "notes.txt")], r"notes.txt is no video \(.mp4"),
+        (lambda p: ["--data", text(p / "fake.mp4")], "fake.mp4 cannot be decoded as a video"),
+        (lambda p: ["--data", p], r"no video in .* \(.mp4"),
+        (
+            lambda p: ["--data", write_video(p / "short.mp4", 2)],
+            "short.mp4 has 2 frames, a clip takes 3",
+        ),
+        (lambda p: ["--size", "18"], r"`height` \(=18\) must be divisible by 8"),
+        (lambda p: ["--size", "0"], "argument --size: invalid positive value: '0'"),
+        (lambda p: ["--steps-images", "many"], "argument --steps-images: invalid"),
+        (
+            lambda p: ["--device", "abacus"],
+            "argument --device: `abacus` cannot be used: Expected one of cpu",
+        ),
+        (lambda p: ["--resume"], "no checkpoint in"),
+        (lambda p: ["--sample", p / "nowhere"], "no checkpoint in .*nowhere"),
+        (lambda p: ["--frame", "3", "--sizes", "3"], "--sizes"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_bad_input_is_one_line_and_code_2(arguments, message, tmp_path, capsys):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with pytest.raises(SystemExit) as stopped:
+        run(*arguments(folder), out=tmp_path / "out")
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert error.count("error:") == 1
+    assert re.search(message, error), error
