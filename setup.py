@@ -24,7 +24,7 @@ setup(
     packages=find_packages(include=["make_a_video_pytorch", "make_a_video_pytorch.*"]),
     package_data={"make_a_video_pytorch": ["py.typed"]},
     python_requires=">=3.10",
-    install_requires=["beartype>=0.18", "einops>=0.8", "packaging>=21", "torch>=2.4"],
+    install_requires=["beartype>=0.18", "einops>=0.8", "packaging>=21", "torch>=2.6"],
     extras_require={
         "examples": examples,
         "test": [*examples, "pytest>=8", "ruff>=0.8", "setuptools>=77"],

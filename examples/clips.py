@@ -42,7 +42,7 @@ class MovingDigits:
         reach = 1 - scale  # how far its centre gets from the middle of the picture (-1 to 1)
         start = torch.rand(count, 2, generator=generator) * 4 * reach
         angle = torch.rand(count, 1, generator=generator) * 2 * torch.pi
-        speed = 0.1 + 0.1 * torch.rand(count, 1, generator=generator)
+        speed = 0.05 + 0.05 * torch.rand(count, 1, generator=generator)
         velocity = speed * torch.cat((angle.cos(), angle.sin()), dim=-1)
 
         time = torch.arange(frames)[:, None]

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from make_a_video_pytorch.attend import Attend
 from make_a_video_pytorch.checks import at_least, typechecked
 from make_a_video_pytorch.feed_forward import FeedForward
-from make_a_video_pytorch.layout import Time, as_given, as_video
+from make_a_video_pytorch.layout import Temporal, as_given, as_video
 from make_a_video_pytorch.norm import RMSNorm
-from make_a_video_pytorch.parameters import temporal, zero_init
+from make_a_video_pytorch.parameters import acts_across_frames, zero_init
 from make_a_video_pytorch.positions import ContinuousPositionBias, RotaryPositions, rotate
 
 
@@ -40,8 +40,8 @@ class Attention(nn.Module):
     pixels, when frames attend to frames) is folded into the heads, so that no tensor is ever
     transposed in memory.
 
-    Shapes: `x` (b n ... dim), `bias` (heads n n), `angles` of rotary positions (n dim_head/2);
-    returns the shape of `x`.
+    Shapes: `x` (b n ... dim), `rel_pos_bias` (heads n n), `angles` of rotary positions
+    (n dim_head/2); returns the shape of `x`.
     """
 
     @typechecked
@@ -66,7 +66,7 @@ class Attention(nn.Module):
         self.to_out = zero_init(nn.Linear(inner_dim, dim, bias=False))
 
     def forward(
-        self, x: Tensor, bias: Tensor | None = None, angles: Tensor | None = None
+        self, x: Tensor, rel_pos_bias: Tensor | None = None, angles: Tensor | None = None
     ) -> Tensor:
         x = self.norm(x)
         # b n ... (heads d) -> b n (... heads) d
@@ -76,7 +76,7 @@ class Attention(nn.Module):
         )
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
-        out = self.attend(*(t.transpose(1, 2) for t in (q, k, v)), bias=bias)
+        out = self.attend(*(t.transpose(1, 2) for t in (q, k, v)), bias=rel_pos_bias)
         out = out.transpose(1, 2).reshape(*x.shape[:-1], self.heads * self.dim_head)
         return self.to_out(out)
 
@@ -108,27 +108,31 @@ class SpatioTemporalAttention(nn.Module):
         super().__init__()
         self.dim = dim
         self.spatial_attn = Attention(dim, dim_head, heads, flash)
-        self.temporal_attn = temporal(Attention(dim, dim_head, heads, flash, causal_time_attn))
+        self.temporal_attn = acts_across_frames(
+            Attention(dim, dim_head, heads, flash, causal_time_attn)
+        )
         self.spatial_rel_pos_bias = self.temporal_rel_pos_bias = None
         if pos_bias:
             width = max(dim // 2, 1)
             self.spatial_rel_pos_bias = ContinuousPositionBias(
                 dim=width, heads=heads, num_dims=2
             )
-            self.temporal_rel_pos_bias = temporal(ContinuousPositionBias(dim=width, heads=heads))
+            self.temporal_rel_pos_bias = acts_across_frames(
+                ContinuousPositionBias(dim=width, heads=heads)
+            )
         self.spatial_rotary = RotaryPositions(dim_head, num_dims=2) if rotary else None
         self.temporal_rotary = RotaryPositions(dim_head) if rotary else None
         self.has_feed_forward = add_feed_forward
         if add_feed_forward:
             self.ff = FeedForward(dim, ff_mult)
 
-    def forward(self, x: Tensor, enable_time: bool | Time = True) -> Tensor:
+    def forward(self, x: Tensor, enable_time: bool | Temporal = True) -> Tensor:
         """Attend in an image or a video; with `enable_time=False`, in each frame on its own.
 
         Raises:
             ValueError: if `x` is neither an image nor a video, or not of `dim` channels.
         """
-        video, time = as_video(x, self.dim, enable_time)
+        video, temporal = as_video(x, self.dim, enable_time)
         frames, height, width = video.shape[2:]
 
         tokens = video.movedim(1, -1)
@@ -139,7 +143,7 @@ class SpatioTemporalAttention(nn.Module):
         in_space = in_space + self.spatial_attn(in_space, bias, angles)
 
         over_time = in_space.unflatten(0, (-1, frames))  # b f (h w) c
-        if time:
+        if temporal:
             bias, angles = positions(
                 self.temporal_rel_pos_bias, self.temporal_rotary, frames, device=x.device
             )
@@ -147,7 +151,7 @@ class SpatioTemporalAttention(nn.Module):
 
         out = over_time.reshape(tokens.shape).movedim(-1, 1)
         if self.has_feed_forward:
-            out = out + self.ff(out, time)
+            out = out + self.ff(out, temporal)
         return as_given(out, x)
 
 

@@ -8,8 +8,8 @@ import torch
 from beartype import BeartypeConf, beartype
 from packaging.version import Version
 
-if Version(torch.__version__).release < (2, 4):
-    raise ImportError(f"make-a-video-pytorch needs torch 2.4 or later, found {torch.__version__}")
+if Version(torch.__version__).release < (2, 6):
+    raise ImportError(f"make-a-video-pytorch needs torch 2.6 or later, found {torch.__version__}")
 
 T = TypeVar("T")
 

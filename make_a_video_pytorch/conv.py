@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from make_a_video_pytorch.checks import at_least, typechecked
 from make_a_video_pytorch.layout import (
-    Time,
+    Temporal,
     as_given,
     as_video,
     fold_frames,
@@ -15,14 +16,15 @@ from make_a_video_pytorch.layout import (
     unfold_frames,
     unfold_pixels,
 )
-from make_a_video_pytorch.parameters import temporal
+from make_a_video_pytorch.parameters import acts_across_frames
 
 
 class TemporalConv(nn.Conv1d):
     """A 1D convolution over the frames at every pixel, at first the identity.
 
     It keeps the number of frames, also for an even kernel: the extra tap looks back. A causal
-    one looks back only. Its parameters are those of a Conv1d.
+    one looks back only, and its identity is the last tap, so weights trained in one kind are
+    shifted in time in the other. Its parameters are those of a Conv1d.
 
     Shapes: (b c f h w) -> (b c f h w).
     """
@@ -82,21 +84,22 @@ class PseudoConv3d(nn.Module):
         self.spatial_conv = nn.Conv2d(dim, dim_out, kernel_size, padding=kernel_size // 2)
         self.temporal_conv = None
         if kernel_size > 1 or temporal_kernel_size > 1:
-            self.temporal_conv = temporal(
+            self.temporal_conv = acts_across_frames(
                 TemporalConv(dim_out, temporal_kernel_size, causal=causal)
             )
 
-    def forward(self, x: Tensor, enable_time: bool | Time = True) -> Tensor:
+    def forward(self, x: Tensor, enable_time: bool | Temporal = True) -> Tensor:
         """Convolve an image or a video; with `enable_time=False`, each frame on its own.
 
         Raises:
             ValueError: if `x` is neither an image nor a video, or not of `dim` channels.
         """
-        video, time = as_video(x, self.spatial_conv.in_channels, enable_time)
+        video, temporal = as_video(x, self.spatial_conv.in_channels, enable_time)
         frames, height, width = video.shape[2:]
         out = self.spatial_conv(fold_frames(video))
-        out = out[..., :height, :width]  # an even kernel adds a row and a column
+        # an even kernel adds a row and a column
+        out = out[..., :height, :width].contiguous(memory_format=torch.channels_last)
         out = unfold_frames(out, frames)
-        if time and self.temporal_conv is not None:
+        if temporal and self.temporal_conv is not None:
             out = self.temporal_conv(out)
         return as_given(out, x)

@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from make_a_video_pytorch.checks import at_least, typechecked
-from make_a_video_pytorch.layout import Time, as_given, as_video
+from make_a_video_pytorch.layout import Temporal, as_given, as_video
 from make_a_video_pytorch.norm import RMSNorm
-from make_a_video_pytorch.parameters import temporal
+from make_a_video_pytorch.parameters import acts_across_frames
 
 
 class GEGLU(nn.Module):
-    """GEGLU (Shazeer 2020, Equation 6) on the last dimension: (... 2d) -> (... d).
+    """GEGLU (Shazeer 2020, Equation 5) on the last dimension: (... 2d) -> (... d).
 
     Of fp16 it makes fp32, in which the product of two large features stays finite.
     """
@@ -47,7 +47,7 @@ class FeedForward(nn.Module):
     """GEGLU, token shift over frames, and a norm on the hidden layer, as in NormFormer.
 
     Shazeer 2020 (Equation 6) at two thirds of the width, so that the parameters are those of a
-    plain feed-forward of `mult`; NormFormer (Shleifer et al. 2021, section 2) for the norm.
+    plain feed-forward of `mult`; NormFormer (Shleifer et al. 2021) for the norm.
 
     Shapes: image (b dim h w) or video (b dim f h w), returned unchanged.
     """
@@ -59,24 +59,26 @@ class FeedForward(nn.Module):
         mult: int | float = 4,  # hidden width of the equivalent plain feed-forward, in `dim`s
     ) -> None:
         super().__init__()
+        at_least(1, dim=dim)
         inner_dim = int(dim * mult * 2 / 3)
-        at_least(1, dim=dim, inner_dim=inner_dim)
+        if inner_dim < 1:
+            raise ValueError(f"`mult` (={mult}) with `dim` (={dim}) leaves no hidden features")
         self.dim = dim
         self.proj_in = nn.Sequential(nn.Linear(dim, inner_dim * 2, bias=False), GEGLU())
-        self.token_shift = temporal(TokenShift(inner_dim))
+        self.token_shift = acts_across_frames(TokenShift(inner_dim))
         self.proj_out = nn.Sequential(
             RMSNorm(inner_dim, dim=-1), nn.Linear(inner_dim, dim, bias=False)
         )
 
-    def forward(self, x: Tensor, enable_time: bool | Time = True) -> Tensor:
+    def forward(self, x: Tensor, enable_time: bool | Temporal = True) -> Tensor:
         """Apply to an image or a video; with `enable_time=False`, without the token shift.
 
         Raises:
             ValueError: if `x` is neither an image nor a video, or not of `dim` channels.
         """
-        video, time = as_video(x, self.dim, enable_time)
+        video, temporal = as_video(x, self.dim, enable_time)
         tokens = self.proj_in(video.movedim(1, -1))
-        if time:
+        if temporal:
             tokens = self.token_shift(tokens)
         norm, project = self.proj_out
         tokens = norm(tokens)

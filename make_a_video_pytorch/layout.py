@@ -3,7 +3,7 @@
 Letters: b batch, c channels, f frames, h height, w width.
 
 Shapes at every public boundary are b c h w and b c f h w. In memory everything is kept in the
-order b f h w c (torch's `channels_last_3d`), because in that order every operation is a view:
+order b f h w c (torch's `channels_last_3d`), because in that order each of these is a view:
 
     spatial convolution     (b f) c h w, channels_last
     temporal convolution    b c f (h w), channels_last, kernel (k, 1)
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 
-class Time(enum.IntEnum):
-    """Whether the temporal parts run, as decided by the outermost module.
+class Temporal(enum.IntEnum):
+    """Whether temporal parts run, as decided by the outermost module.
 
     A module called by a user decides from its input. What it calls in turn must not decide
     again: inside a U-Net that compresses frames, a clip may be down to one frame and is still
@@ -32,23 +32,28 @@ class Time(enum.IntEnum):
     ON = 1
 
 
-def as_video(x: Tensor, dim: int, enable_time: bool | Time = True) -> tuple[Tensor, Time]:
+def as_video(x: Tensor, dim: int, enable_time: bool | Temporal = True) -> tuple[Tensor, Temporal]:
     """`x` as a video in the library's layout, and whether temporal parts run on it.
 
-    An image is a video of one frame, and a video of one frame an image: on neither does time run.
+    An image is a video of one frame, and a video of one frame is an image: temporal parts run on
+    neither.
 
     Args:
         x: image (b c h w) or video (b c f h w), in any memory format.
         dim: the number of channels that the calling module takes.
-        enable_time: what the caller was given; a `Time` is a decision already made.
+        enable_time: what the caller was given; a `Temporal` is a decision already made.
 
     Returns:
         The video (b c f h w), laid out b f h w c in memory (no copy if it is so already), and
         the decision.
 
     Raises:
-        ValueError: if `x` has neither 4 nor 5 dimensions, or not `dim` channels.
+        TypeError: if `x` is no tensor.
+        ValueError: if `x` has neither 4 nor 5 dimensions, not `dim` channels, or a size of 0 other
+            than that of the batch.
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"`x` (a {type(x).__name__}) must be a tensor")
     if x.ndim not in (4, 5):
         raise ValueError(
             f"`x` (shape {tuple(x.shape)}) must be an image (b c h w) or a video (b c f h w)"
@@ -58,9 +63,11 @@ def as_video(x: Tensor, dim: int, enable_time: bool | Time = True) -> tuple[Tens
             f"`x` (shape {tuple(x.shape)}) must have {dim} channels in dimension 1, as in "
             "(b c h w) and (b c f h w)"
         )
-    if not isinstance(enable_time, Time):
+    if 0 in x.shape[2:]:
+        raise ValueError(f"`x` (shape {tuple(x.shape)}) must have frames and pixels")
+    if not isinstance(enable_time, Temporal):
         runs = bool(enable_time) and x.ndim == 5 and x.shape[2] > 1
-        enable_time = Time.ON if runs else Time.OFF
+        enable_time = Temporal.ON if runs else Temporal.OFF
     if x.ndim == 4:
         x = x.unsqueeze(2)
     pixels = x.movedim(1, -1).contiguous()

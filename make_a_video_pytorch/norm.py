@@ -17,10 +17,6 @@ class RMSNorm(nn.Module):
     Shapes: any shape with `chan` entries in dimension `dim`, returned unchanged.
     """
 
-    # In fp32 small enough to vanish beside any real activation, large enough that the gradient
-    # at an exact zero stays finite.
-    eps = 1e-12
-
     @typechecked
     def __init__(
         self,
@@ -33,8 +29,11 @@ class RMSNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(chan))
 
     def forward(self, x: Tensor) -> Tensor:
+        # Small enough to vanish beside any real activation, large enough that the gradient at an
+        # exact zero, 1 / sqrt(eps), is finite in the dtype.
+        eps = 1e-6 if x.dtype == torch.float16 else 1e-12
         last = x.movedim(self.dim, -1)
-        last = F.rms_norm(last, self.gamma.shape, self.gamma.to(x.dtype), self.eps)
+        last = F.rms_norm(last, self.gamma.shape, self.gamma.to(x.dtype), eps)
         return last.movedim(-1, self.dim)
 
     def extra_repr(self) -> str:

@@ -17,10 +17,10 @@ def zero_init(layer: M) -> M:
     return layer
 
 
-def temporal(module: M) -> M:
+def acts_across_frames(module: M) -> M:
     """Mark `module` and all it holds as acting across frames, and return it."""
     for part in module.modules():
-        part.acts_across_frames = True
+        part.is_temporal = True
     return module
 
 
@@ -36,7 +36,7 @@ def temporal_parameters(module: nn.Module) -> list[Parameter]:
     """
     found: dict[Parameter, None] = {}
     for part in module.modules():
-        if getattr(part, "acts_across_frames", False):
+        if getattr(part, "is_temporal", False):
             found.update(dict.fromkeys(part.parameters()))
     return list(found)
 

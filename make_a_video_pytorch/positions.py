@@ -42,8 +42,8 @@ class SinusoidalPosEmb(nn.Module):
 class ContinuousPositionBias(nn.Module):
     """A bias on attention scores: a small MLP of the offset between two positions.
 
-    Swin Transformer V2 (Liu et al. 2022, section 3.3, Equation 4), on linear offsets. It has no
-    maximum size.
+    Swin Transformer V2 (Liu et al. 2022, section 3.3, Equation 3). It has no maximum size; in
+    bfloat16, which holds whole numbers up to 256, larger offsets share their neighbours' bias.
 
     Shapes: sizes (s_1, ..., s_num_dims) -> (heads n n), n their product; entry (i, j) belongs to
     the offset from j to i.
@@ -73,21 +73,28 @@ class ContinuousPositionBias(nn.Module):
                 f"`dimensions` (={dimensions}) must be {self.num_dims} sizes, as `num_dims` says"
             )
         weight = self.net[-1].weight
-        # Offsets in falling order, so that row i of the bias is a window that starts s - 1 - i
-        # entries in: windows are views, and no table of indices is needed.
         offsets = [
-            torch.arange(size - 1, -size, -1, device=weight.device, dtype=weight.dtype)
+            torch.arange(1 - size, size, device=weight.device, dtype=weight.dtype)
             for size in dimensions
         ]
-        bias = torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1)
+        table = torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1)
         for layer in self.net:
-            bias = layer(bias)
-        bias = bias.movedim(-1, 0)
-        for axis, size in enumerate(dimensions, start=1):
-            bias = bias.unfold(axis, size, 1)
-        rows = tuple(range(1, 1 + self.num_dims))
+            table = layer(table)
+        index = self.offset_index(*dimensions, device=weight.device)
+        bias = table.flatten(0, -2).t().index_select(1, index.flatten())
+        return bias.unflatten(1, index.shape)
+
+    def offset_index(self, *dimensions: int, device: torch.device) -> Tensor:
+        """Where the offset from token j to token i (n n) stands in the flattened table."""
+        index = torch.zeros((), dtype=torch.long, device=device)
+        for axis, size in enumerate(dimensions):
+            position = torch.arange(size, device=device)
+            offset = position[:, None] - position + size - 1
+            shape = [1] * (2 * self.num_dims)
+            shape[axis] = shape[axis + self.num_dims] = size
+            index = index * (2 * size - 1) + offset.view(shape)
         tokens = math.prod(dimensions)
-        return bias.flip(rows).reshape(-1, tokens, tokens)
+        return index.reshape(tokens, tokens)
 
 
 class RotaryPositions(nn.Module):

@@ -8,8 +8,8 @@ from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
 from make_a_video_pytorch.checks import at_least, typechecked
-from make_a_video_pytorch.layout import Time, as_given, as_video
-from make_a_video_pytorch.parameters import temporal
+from make_a_video_pytorch.layout import Temporal, as_given, as_video
+from make_a_video_pytorch.parameters import acts_across_frames
 
 # Inside, tensors are b f h w c. A neighbourhood is folded into channels as (neighbour c), so
 # that whole rows of channels move in memory.
@@ -18,9 +18,9 @@ from make_a_video_pytorch.parameters import temporal
 class Downsample(nn.Module):
     """Halve height and width, and the number of frames where asked.
 
-    Each 2x2 patch (pixel unshuffle, Shi et al. 2016, section 3.1) or pair of frames is
+    Each 2x2 patch (pixel unshuffle, Shi et al. 2016, section 2.2) or pair of frames is
     concatenated and projected back to `dim`. Over frames it starts as the mean of the pair, so
-    that a still clip stays as it is; time is skipped on images. With `nonlin` a SiLU follows
+    that a still clip stays as it is; on images it is skipped. With `nonlin` a SiLU follows
     each projection, which a still clip does not survive unchanged.
 
     Shapes: image (b dim h w) -> (b dim h/2 w/2); video (b dim f h w) -> (b dim f' h/2 w/2),
@@ -54,7 +54,7 @@ class Downsample(nn.Module):
             mean_of_two = nn.Linear(dim * 2, dim, bias=False)
             with torch.no_grad():
                 mean_of_two.weight.copy_(torch.eye(dim).repeat(1, 2) / 2)
-            self.down_time = temporal(
+            self.down_time = acts_across_frames(
                 nn.Sequential(
                     Rearrange("b (f p) h w c -> b f h w (p c)", p=2),
                     mean_of_two,
@@ -62,16 +62,16 @@ class Downsample(nn.Module):
                 )
             )
 
-    def forward(self, x: Tensor, enable_time: bool | Time = True) -> Tensor:
+    def forward(self, x: Tensor, enable_time: bool | Temporal = True) -> Tensor:
         """Downsample an image or a video; with `enable_time=False`, in space only.
 
         Raises:
             ValueError: if `x` is neither an image nor a video, not of `dim` channels, or has a
                 size that is to be halved and is odd.
         """
-        video, time = as_video(x, self.dim, enable_time)
+        video, temporal = as_video(x, self.dim, enable_time)
         frames, height, width = video.shape[2:]
-        halve_time = bool(time) and self.down_time is not None
+        halve_time = bool(temporal) and self.down_time is not None
         if self.down_space is not None:
             must_be_even(height=height, width=width)
         if halve_time:
@@ -99,9 +99,9 @@ class Upsample(nn.Module):
     """Double height and width, and the number of frames where asked.
 
     A projection to four times (twice) the channels, shuffled into a 2x2 patch (a pair of
-    frames): Shi et al. 2016, section 3.1, with the initialisation of Aitken et al. 2017
-    (section 3), under which the pixels of a patch start equal. Over frames it starts as
-    repetition; time is skipped on images.
+    frames): Shi et al. 2016, section 2.2, with the initialisation of Aitken et al. 2017, under
+    which the pixels of a patch start equal. Over frames it starts as repetition; on images it is
+    skipped.
 
     Shapes: image (b dim h w) -> (b dim 2h 2w); video (b dim f h w) -> (b dim f' 2h 2w), with
     f' = 2f under `upsample_time`.
@@ -132,7 +132,7 @@ class Upsample(nn.Module):
                 Rearrange("b f h w (p q c) -> b f (h p) (w q) c", p=2, q=2),
             )
         if upsample_time:
-            self.up_time = temporal(
+            self.up_time = acts_across_frames(
                 nn.Sequential(
                     copies_of(torch.eye(dim), 2),
                     nn.SiLU() if nonlin else nn.Identity(),
@@ -140,17 +140,17 @@ class Upsample(nn.Module):
                 )
             )
 
-    def forward(self, x: Tensor, enable_time: bool | Time = True) -> Tensor:
+    def forward(self, x: Tensor, enable_time: bool | Temporal = True) -> Tensor:
         """Upsample an image or a video; with `enable_time=False`, in space only.
 
         Raises:
             ValueError: if `x` is neither an image nor a video, or not of `dim` channels.
         """
-        video, time = as_video(x, self.dim, enable_time)
+        video, temporal = as_video(x, self.dim, enable_time)
         tokens = video.movedim(1, -1)
         if self.up_space is not None:
             tokens = self.up_space(tokens)
-        if time and self.up_time is not None:
+        if temporal and self.up_time is not None:
             tokens = self.up_time(tokens)
         return as_given(tokens.movedim(-1, 1), x)
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from make_a_video_pytorch.checks import at_least, typechecked
 from make_a_video_pytorch.conv import PseudoConv3d
-from make_a_video_pytorch.layout import Time, as_given, as_video
+from make_a_video_pytorch.layout import Temporal, as_given, as_video
 from make_a_video_pytorch.norm import RMSNorm
 
 
@@ -37,7 +37,7 @@ class Block(nn.Module):
         self,
         x: Tensor,
         scale_shift: tuple[Tensor, Tensor] | None = None,
-        enable_time: bool | Time = True,
+        enable_time: bool | Temporal = True,
     ) -> Tensor:
         """Apply to an image or a video; `scale_shift` are two tensors that broadcast to it."""
         x = self.norm(self.project(x, enable_time))
@@ -82,22 +82,28 @@ class ResnetBlock(nn.Module):
         self,
         x: Tensor,
         timestep_emb: Tensor | None = None,
-        enable_time: bool | Time = True,
+        enable_time: bool | Temporal = True,
     ) -> Tensor:
         """Apply to an image or a video; with `enable_time=False`, to each frame on its own.
 
         Raises:
             ValueError: if `x` is neither an image nor a video, or not of `dim` channels, or if
-                `timestep_emb` is missing or not taken.
+                `timestep_emb` is missing, not taken, or of another shape.
         """
         if (timestep_emb is None) != (self.timestep_mlp is None):
             needed = "given, as" if timestep_emb is None else "left out, since no"
             raise ValueError(f"`timestep_emb` must be {needed} `timestep_cond_dim` was given")
-        video, time = as_video(x, self.dim, enable_time)
+        video, temporal = as_video(x, self.dim, enable_time)
 
         scale_shift = None
         if timestep_emb is not None:
+            expected = (video.shape[0], self.timestep_mlp[1].in_features)
+            if timestep_emb.shape != expected:
+                raise ValueError(
+                    f"`timestep_emb` (shape {tuple(timestep_emb.shape)}) must be "
+                    f"(b, timestep_cond_dim) = {expected}"
+                )
             scale_shift = self.timestep_mlp(timestep_emb)[:, :, None, None, None].chunk(2, dim=1)
-        out = self.block1(video, scale_shift, time)
-        out = self.block2(out, enable_time=time)
+        out = self.block1(video, scale_shift, temporal)
+        out = self.block2(out, enable_time=temporal)
         return as_given(out + self.res_conv(video), x)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from make_a_video_pytorch.attention import SpatioTemporalAttention
 from make_a_video_pytorch.checks import at_least, typechecked
 from make_a_video_pytorch.conv import PseudoConv3d
-from make_a_video_pytorch.layout import Time, as_given, as_video, memory_format_of
+from make_a_video_pytorch.layout import Temporal, as_given, as_video, memory_format_of
 from make_a_video_pytorch.positions import SinusoidalPosEmb
 from make_a_video_pytorch.resample import Downsample, Upsample
 from make_a_video_pytorch.resnet import ResnetBlock
@@ -49,13 +49,18 @@ class SpaceTimeUnet(nn.Module):
         causal: bool = False,                      # no temporal part sees later frames
     ) -> None:
         super().__init__()
-        at_least(1, dim=dim, channels=channels)
+        at_least(
+            1, dim=dim, channels=channels, attn_dim_head=attn_dim_head, attn_heads=attn_heads
+        )
         stages = len(dim_mult)
         for name, values in (
+            ("dim_mult", dim_mult),
             ("self_attns", self_attns),
             ("temporal_compression", temporal_compression),
             ("resnet_block_depths", resnet_block_depths),
         ):
+            if not all(isinstance(value, int) for value in values):  # beartype samples one entry
+                raise TypeError(f"`{name}` (={tuple(values)}) must have int or bool entries")
             if len(values) != stages:
                 raise ValueError(
                     f"`{name}` (={tuple(values)}) must have {stages} entries, one for each of "
@@ -75,7 +80,7 @@ class SpaceTimeUnet(nn.Module):
         self.channels = channels
         self.frame_multiple = 2 ** sum(map(bool, temporal_compression))
         self.image_size_multiple = 2**stages
-        self.skip_scale = 2**-0.5  # both halves of a concatenation weigh the same
+        self.skip_scale = 2**-0.5  # Imagen (Saharia et al. 2022, appendix B)
 
         self.to_timestep_cond = timestep_dim = None
         if condition_on_timestep:
@@ -140,7 +145,7 @@ class SpaceTimeUnet(nn.Module):
         self,
         x: Tensor,
         timestep: Tensor | float | None = None,
-        enable_time: bool | Time = True,
+        enable_time: bool | Temporal = True,
     ) -> Tensor:
         """Predict from a noisy image or video; with `enable_time=False`, frame by frame.
 
@@ -154,43 +159,43 @@ class SpaceTimeUnet(nn.Module):
             ValueError: if `x` has another rank, other channels or sizes that are no multiples,
                 or `timestep` is missing, not taken, or neither a number nor (b).
         """
-        video, time = as_video(x, self.channels, enable_time)
-        self.check_sizes(video, time)
+        video, temporal = as_video(x, self.channels, enable_time)
+        self.check_sizes(video, temporal)
         emb = self.embed_timestep(timestep, video.shape[0])
 
         # In
-        video = self.conv_in(video, time)
+        video = self.conv_in(video, temporal)
 
         # Down
         skips = []
         for init_block, blocks, attention, downsample in self.downs:
-            video = init_block(video, emb, time)
+            video = init_block(video, emb, temporal)
             skips.append(video)
             for block in blocks:
-                video = block(video, enable_time=time)
+                video = block(video, enable_time=temporal)
             if attention is not None:
-                video = attention(video, time)
+                video = attention(video, temporal)
             skips.append(video)
-            video = downsample(video, time)
+            video = downsample(video, temporal)
 
         # Mid
-        video = self.mid_block1(video, emb, time)
-        video = self.mid_attn(video, time)
-        video = self.mid_block2(video, emb, time)
+        video = self.mid_block1(video, emb, temporal)
+        video = self.mid_attn(video, temporal)
+        video = self.mid_block2(video, emb, temporal)
 
         # Up
         for init_block, blocks, attention, upsample in reversed(self.ups):
-            video = upsample(video, time)
+            video = upsample(video, temporal)
             video = torch.cat((skips.pop() * self.skip_scale, video), dim=1)
-            video = init_block(video, emb, time)
+            video = init_block(video, emb, temporal)
             video = torch.cat((skips.pop() * self.skip_scale, video), dim=1)
             for block in blocks:
-                video = block(video, enable_time=time)
+                video = block(video, enable_time=temporal)
             if attention is not None:
-                video = attention(video, time)
+                video = attention(video, temporal)
 
         # Out
-        out = as_given(self.conv_out(video, time), x)
+        out = as_given(self.conv_out(video, temporal), x)
         return out.contiguous(memory_format=memory_format_of(x))
 
     def embed_timestep(self, timestep: Tensor | float | None, batch: int) -> Tensor | None:
@@ -201,7 +206,10 @@ class SpaceTimeUnet(nn.Module):
         if timestep is None:
             return None
         sinusoid, linear, act = self.to_timestep_cond
-        timestep = torch.as_tensor(timestep, device=linear.weight.device)
+        if not isinstance(timestep, Tensor):
+            # a tensor that is filled, so that a compiler does not make a graph for each number
+            timestep = torch.full((1,), timestep, device=linear.weight.device)
+        timestep = timestep.to(linear.weight.device)
         if timestep.numel() != 1 and timestep.numel() != batch:
             raise ValueError(
                 f"`timestep` (shape {tuple(timestep.shape)}) must be one number or (b), with b = "
@@ -210,9 +218,9 @@ class SpaceTimeUnet(nn.Module):
         emb = sinusoid(timestep.reshape(-1)).to(linear.weight.dtype)
         return act(linear(emb)).expand(batch, -1)
 
-    def check_sizes(self, video: Tensor, time: Time) -> None:
+    def check_sizes(self, video: Tensor, temporal: Temporal) -> None:
         frames, height, width = video.shape[2:]
-        if time and frames % self.frame_multiple:
+        if temporal and frames % self.frame_multiple:
             raise ValueError(
                 f"`frames` (={frames}) must be divisible by {self.frame_multiple}, the product of "
                 "`temporal_compression`"

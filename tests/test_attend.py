@@ -1,6 +1,5 @@
 import pytest
 import torch
-from torch.nn.attention import SDPBackend
 
 from make_a_video_pytorch import attend
 from make_a_video_pytorch.attend import Attend
@@ -52,6 +51,12 @@ def test_the_explicit_softmax_is_taken_in_fp32():
     torch.testing.assert_close(out, torch.ones_like(out))
 
 
+@pytest.mark.parametrize("flash", [True, False])
+def test_large_fp16_queries_and_keys_stay_finite(flash):
+    q = torch.full((1, 2, 3, 64), 50.0, dtype=torch.float16)  # 64 * 50**2 is more than fp16 holds
+    assert Attend(flash=flash)(q, q, q).isfinite().all()
+
+
 @pytest.mark.parametrize("pos_bias", [True, False])
 def test_chunks_keep_the_order_in_memory(monkeypatch, pos_bias):
     monkeypatch.setattr(attend, "MAX_GRID", 4)
@@ -77,12 +82,16 @@ def test_half_precision_training_on_a_cpu_avoids_the_slow_backward():
 
 def test_on_cuda_a_bias_keeps_cudnn_out():
     class Cuda:
-        is_cuda = True
+        is_cuda = requires_grad = True
 
-    with attend.backends_for(Cuda(), Cuda(), Cuda(), torch.zeros(1)):
+    q, bias = Cuda(), torch.zeros(1)
+    with attend.backends_for(q, q, q, bias):
         assert not torch._C._get_cudnn_sdp_enabled()
         assert torch._C._get_mem_efficient_sdp_enabled()
-    assert SDPBackend.CUDNN_ATTENTION  # torch still calls it so
+    q.requires_grad = False
+    with attend.backends_for(q, q, q, bias.requires_grad_()):  # and then, no fused backward either
+        assert not torch._C._get_mem_efficient_sdp_enabled()
+        assert torch._C._get_math_sdp_enabled()
 
 
 def test_it_says_what_it_does():

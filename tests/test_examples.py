@@ -129,7 +129,7 @@ def test_the_checkpoint_builds_the_unet(trained):
     config = json.loads((last(trained) / "config.json").read_text())
     unet = SpaceTimeUnet(**config["unet"])
     unet.load_state_dict(load_file(last(trained) / "unet.safetensors"), strict=True)
-    fresh = {name: p for name, p in SpaceTimeUnet(**config["unet"]).named_parameters()}
+    fresh = dict(SpaceTimeUnet(**config["unet"]).named_parameters())
     temporal = set(temporal_parameters(unet))
     moved = [
         n for n, p in unet.named_parameters() if p in temporal and not torch.equal(p, fresh[n])

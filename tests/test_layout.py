@@ -4,7 +4,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from make_a_video_pytorch import SpaceTimeUnet
 from make_a_video_pytorch.layout import (
-    Time,
+    Temporal,
     as_given,
     as_video,
     fold_frames,
@@ -38,10 +38,10 @@ def in_layout(video):
     ids=lambda v: f"{tuple(v.shape)}-{v.stride()}",
 )
 def test_a_video_in_any_memory_format_comes_out_in_the_layout(video):
-    out, time = as_video(video, video.shape[1])
+    out, temporal = as_video(video, video.shape[1])
     assert torch.equal(out, video)
     assert in_layout(out)
-    assert time is Time.ON
+    assert temporal is Temporal.ON
 
 
 def test_no_copy_of_what_is_in_the_layout():
@@ -69,14 +69,14 @@ def test_folding_is_a_view_that_convolutions_take_as_it_is(batch, frames):
         assert back.stride() == video.stride()
 
 
-def test_time_runs_on_a_clip_unless_decided_otherwise():
+def test_temporal_parts_run_on_a_clip_unless_decided_otherwise():
     clip, image = torch.zeros(1, 2, 3, 4, 5), torch.zeros(1, 2, 4, 5)
-    assert as_video(clip, 2)[1] is Time.ON
-    assert as_video(clip, 2, False)[1] is Time.OFF
-    assert as_video(image, 2)[1] is Time.OFF
-    assert as_video(clip[:, :, :1], 2)[1] is Time.OFF
-    assert as_video(clip[:, :, :1], 2, Time.ON)[1] is Time.ON
-    assert as_video(clip, 2, Time.OFF)[1] is Time.OFF
+    assert as_video(clip, 2)[1] is Temporal.ON
+    assert as_video(clip, 2, False)[1] is Temporal.OFF
+    assert as_video(image, 2)[1] is Temporal.OFF
+    assert as_video(clip[:, :, :1], 2)[1] is Temporal.OFF
+    assert as_video(clip[:, :, :1], 2, Temporal.ON)[1] is Temporal.ON
+    assert as_video(clip, 2, Temporal.OFF)[1] is Temporal.OFF
 
 
 def test_the_answer_comes_in_the_memory_format_that_was_given():

@@ -49,6 +49,18 @@ def test_other_ranks_are_refused(entry, ndim):
 
 
 @each(EVERY)
+@pytest.mark.parametrize("axis", [2, 3, 4])
+def test_no_frames_and_no_pixels_are_refused(entry, axis):
+    with pytest.raises(ValueError, match=r"`x` \(shape .*\) must have frames and pixels"):
+        entry.build()(entry.video().narrow(axis, 0, 0), **entry.extra())
+
+
+def test_what_is_no_tensor_is_refused():
+    with pytest.raises(TypeError, match=r"`x` \(a list\) must be a tensor"):
+        EVERY["conv"].build()([[0.0]])
+
+
+@each(EVERY)
 def test_other_channels_are_refused(entry):
     b, c, f, h, w = entry.shape
     with pytest.raises(

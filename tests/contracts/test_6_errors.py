@@ -38,7 +38,10 @@ WRONG_VALUES = [
         lambda: SpatioTemporalAttention(4, dim_head=6, rotary=True),
         r"`dim_head` \(=6\) must be divisible by 4 for rotary positions over 2 dimension",
     ),
-    (lambda: SpatioTemporalAttention(4, ff_mult=0), r"`inner_dim` \(=0\) must be at least 1"),
+    (
+        lambda: SpatioTemporalAttention(4, ff_mult=0),
+        r"`mult` \(=0\) with `dim` \(=4\) leaves no hidden features",
+    ),
     (lambda: FeedForward(0), r"`dim` \(=0\) must be at least 1"),
     (lambda: RMSNorm(0), r"`chan` \(=0\) must be at least 1"),
     (lambda: SinusoidalPosEmb(1), r"`dim` \(=1\) must be at least 2"),
@@ -60,6 +63,8 @@ WRONG_VALUES = [
         r"`timestep_cond_dim` \(=0\) must be at least 1",
     ),
     (lambda: SpaceTimeUnet(dim=0), r"`dim` \(=0\) must be at least 1"),
+    (lambda: SpaceTimeUnet(dim=4, attn_heads=0), r"`attn_heads` \(=0\) must be at least 1"),
+    (lambda: SpaceTimeUnet(dim=4, attn_dim_head=0), r"`attn_dim_head` \(=0\) must be at least 1"),
     (lambda: SpaceTimeUnet(dim=1), r"`dim` \(=1\) must be at least 2"),
     (lambda: SpaceTimeUnet(dim=4, channels=0), r"`channels` \(=0\) must be at least 1"),
     (
@@ -131,6 +136,12 @@ def test_wrong_types_are_refused_by_constructors(build, message):
         build()
 
 
+def test_every_entry_of_a_sequence_is_checked():
+    for _ in range(20):  # beartype alone looks at one entry, chosen at random
+        with pytest.raises(TypeError, match="temporal_compression"):
+            SpaceTimeUnet(**{**UNET, "temporal_compression": (False, "no")})
+
+
 def test_lists_are_accepted_where_tuples_are():
     lists = {name: list(v) if isinstance(v, tuple) else v for name, v in UNET.items()}
     SpaceTimeUnet(**lists).load_state_dict(SpaceTimeUnet(**UNET).state_dict())
@@ -176,6 +187,9 @@ def test_the_embedding_of_a_resnet_block_is_given_exactly_if_taken():
         ResnetBlock(3, 4, timestep_cond_dim=5)(x)
     with pytest.raises(ValueError, match="`timestep_emb` must be left out, since no"):
         ResnetBlock(3, 4)(x, emb)
+    for shape in [(2, 5), (1, 4), (1, 5, 1)]:
+        with pytest.raises(ValueError, match=r"`timestep_emb` \(shape .* must be .* = \(1, 5\)"):
+            ResnetBlock(3, 4, timestep_cond_dim=5)(x, torch.zeros(shape))
 
 
 @pytest.mark.parametrize(("shape", "name"), [((1, 3, 3, 4), "height"), ((1, 3, 4, 5), "width"),
@@ -191,6 +205,6 @@ def test_a_position_bias_takes_its_number_of_sizes():
 
 
 def test_an_old_torch_is_refused_by_name():
-    code = "import torch; torch.__version__ = '2.3.1+cu121'; import make_a_video_pytorch"
+    code = "import torch; torch.__version__ = '2.5.1+cu121'; import make_a_video_pytorch"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "ImportError: make-a-video-pytorch needs torch 2.4 or later, found 2.3.1" in done.stderr
+    assert "ImportError: make-a-video-pytorch needs torch 2.6 or later, found 2.5.1" in done.stderr

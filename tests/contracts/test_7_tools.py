@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from make_a_video_pytorch import SpaceTimeUnet
+from make_a_video_pytorch import SpaceTimeUnet, SpatioTemporalAttention
 from tests.zoo import EVERY, UNET, each, randomize
 
 
@@ -47,9 +47,11 @@ ONE_STAGE = dict(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["conv", "attention-rotary", "down-both", "up-both"])
+@pytest.mark.parametrize(
+    "name", ["conv", "attention-bias", "attention-rotary", "down-both", "up-both"]
+)
 def test_one_graph_serves_many_shapes(name, dynamo):
-    """Two, since the first may take equal sizes for one. A position bias has one for each size."""
+    """Two, since the first may take equal sizes for one."""
     module, channels = randomize(EVERY[name].build(), 0.1), EVERY[name].shape[1]
     counter = torch._dynamo.testing.CompileCounter()
     compiled = torch.compile(module, fullgraph=True, dynamic=True, backend=counter)
@@ -57,6 +59,24 @@ def test_one_graph_serves_many_shapes(name, dynamo):
         video = torch.randn(b, channels, f, h, w)
         torch.testing.assert_close(compiled(video), module(video), rtol=1e-4, atol=1e-5)
     assert counter.frame_count <= 2
+
+
+def test_one_graph_serves_every_timestep(dynamo):
+    unet = randomize(SpaceTimeUnet(**ONE_STAGE), 0.1)
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(unet, fullgraph=True, backend=counter)
+    image = torch.randn(2, 3, 4, 6)
+    for timestep in (999, 750, 500, 250, 1):
+        torch.testing.assert_close(compiled(image, timestep), unet(image, timestep))
+    assert counter.frame_count <= 2
+
+
+@pytest.mark.parametrize("pos_bias", [True, False])
+def test_compiles_where_a_backend_is_chosen(pos_bias, dynamo):
+    attn = SpatioTemporalAttention(7, dim_head=8, heads=3, pos_bias=pos_bias).bfloat16()
+    compiled = torch.compile(attn, fullgraph=True, dynamic=False, backend="eager")
+    video = torch.randn(2, 7, 3, 4, 5).bfloat16()
+    torch.testing.assert_close(compiled(video), attn(video))
 
 
 @pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # torch's own
