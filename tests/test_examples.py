@@ -24,21 +24,21 @@ sys.path.insert(0, str(EXAMPLES))
 clips = pytest.importorskip("clips")
 train = pytest.importorskip("train")
 
-TINY = "--dim 4 --frames 3 --size 16 --batch-images 2 --batch-video 2 --clips 3 --sampling-steps 2"
+TINY = "--dim 4 --frames 8 --size 16 --batch-images 2 --batch-video 2 --clips 3 --sampling-steps 2"
 
 
 def run(*arguments, out):
     return train.main([*TINY.split(), "--out", str(out), *map(str, arguments)])
 
 
-def write_video(path, frames=7, width=40, height=24):
+def write_video(path, frames=11, width=40, height=24):
     """A white bar that moves to the right by two pixels a frame."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for index in range(frames):
             picture = np.zeros((height, width, 3), dtype=np.uint8)
-            picture[:, 10 + 2 * index : 14 + 2 * index] = 255
+            picture[:, 8 + 2 * index : 12 + 2 * index] = 255
             for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode():
@@ -90,7 +90,7 @@ def test_a_video_is_cut_into_successive_frames(tmp_path):
     centre = (bright * torch.arange(24.0)).sum(-1) / bright.sum(-1)
     torch.testing.assert_close(centre.diff(dim=1), torch.full((5, 3), 2.0), rtol=0, atol=0.7)
     whole = clips.read_video(tmp_path / "bar.mp4", 12)
-    assert whole.shape == (7, 12, 12, 3)
+    assert whole.shape == (11, 12, 12, 3)
 
 
 def test_every_clip_of_every_video_is_drawn(tmp_path):
@@ -120,8 +120,8 @@ def test_it_writes_samples_and_one_checkpoint(trained):
         "samples.png",
     ]
     with Image.open(trained / "samples.png") as sheet, Image.open(trained / "samples.gif") as gif:
-        assert sheet.size == (3 * (16 * 3 + 2), 3 * (16 * 3 + 2))
-        assert gif.n_frames == 3
+        assert sheet.size == (8 * (16 * 3 + 2), 3 * (16 * 3 + 2))
+        assert gif.n_frames == 8
         assert np.asarray(sheet).std() > 10
 
 
@@ -190,16 +190,45 @@ def test_it_trains_on_a_video_file(tmp_path):
     assert json.loads((last(out) / "config.json").read_text())["unet"]["channels"] == 3
 
 
+def test_the_frames_of_a_video_share_noise_and_each_is_standard_normal():
+    noise = train.noise_of((64, 1, 3, 16, 16), torch.Generator().manual_seed(0))
+    frames = noise.transpose(0, 2).flatten(1)
+    torch.testing.assert_close(
+        frames @ frames.T / frames.shape[1], 0.8 + 0.2 * torch.eye(3), rtol=0, atol=0.03
+    )
+
+
 def test_weight_decay_spares_norms_biases_and_temporal_parts():
     unet = SpaceTimeUnet(dim=4)
-    decayed, kept = train.optimizer_for(unet).param_groups
-    assert decayed["weight_decay"] > 0
-    assert kept["weight_decay"] == 0
+    groups = train.optimizer_for(unet).param_groups
     names = dict(map(reversed, unet.named_parameters()))
+    (decayed,) = [group for group in groups if group["weight_decay"] > 0]
     for parameter in decayed["params"]:
         assert parameter.ndim > 1
         assert "temporal" not in names[parameter]
-    assert len(decayed["params"]) + len(kept["params"]) == len(names)
+    assert sum(len(group["params"]) for group in groups) == len(names)
+
+
+def test_a_resumed_run_remembers_what_it_was_told(tmp_path):
+    video = write_video(tmp_path / "bar.mp4")
+    out = tmp_path / "out"
+    told = ["--data", video, "--size", 8, "--steps-images", 1, "--steps-video", 1]
+    assert run(*told, out=out) == 0
+    more = ["--out", str(out), "--resume", "--steps-video", "2", "--sampling-steps", "2"]
+    assert train.main(more) == 0
+    config = json.loads((last(out) / "config.json").read_text())
+    assert last(out).name == "checkpoint-000003"
+    assert config["training"]["data"] == str(video)
+    assert (config["training"]["size"], config["training"]["frames"]) == (8, 8)
+    assert config["training"]["steps_video"] == 2
+
+
+def test_a_finished_run_is_not_written_over(trained, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("--steps-images", 1, out=trained)
+    assert stopped.value.code == 2
+    assert "holds a run: go on with --resume, or give another --out" in capsys.readouterr().err
+    assert last(trained).name == "checkpoint-000007"
 
 
 # Bad input
@@ -219,7 +248,7 @@ def text(path):
         (lambda p: ["--data", p], r"no video in .* \(.mp4"),
         (
             lambda p: ["--data", write_video(p / "short.mp4", 2)],
-            "short.mp4 has 2 frames, a clip takes 3",
+            "short.mp4 has 2 frames, a clip takes 8",
         ),
         (lambda p: ["--size", "18"], r"`height` \(=18\) must be divisible by 8"),
         (lambda p: ["--size", "0"], "argument --size: invalid positive value: '0'"),
@@ -228,9 +257,11 @@ def text(path):
             lambda p: ["--device", "abacus"],
             "argument --device: `abacus` cannot be used: Expected one of cpu",
         ),
+        (lambda p: ["--sampling-steps", "1001"], "argument --sampling-steps: invalid choice"),
         (lambda p: ["--resume"], "no checkpoint in"),
         (lambda p: ["--sample", p / "nowhere"], "no checkpoint in .*nowhere"),
-        (lambda p: ["--frame", "3", "--sizes", "3"], "--sizes"),
+        (lambda p: ["--sizes", "3"], "--sizes"),
+        (lambda p: ["--frames", "12"], r"`frames` \(=12\) must be divisible by 8"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
