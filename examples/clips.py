@@ -38,7 +38,7 @@ class MovingDigits:
     def __call__(self, count: int, frames: int, generator: Generator) -> Tensor:
         """Make `count` clips, each with a digit, a start, a direction and a speed of its own."""
         chosen = torch.randint(len(self.digits), (count,), generator=generator)
-        scale = 0.6  # width of a digit, of the picture's
+        scale = 0.7  # width of a digit, of the picture's
         reach = 1 - scale  # how far its centre gets from the middle of the picture (-1 to 1)
         start = torch.rand(count, 2, generator=generator) * 4 * reach
         angle = torch.rand(count, 1, generator=generator) * 2 * torch.pi

@@ -57,10 +57,10 @@ def parser() -> Parser:
     add("--data", default="digits", help="`digits`, a video file, or a folder of them")
     add("--out", type=Path, default=Path("runs/train"), help="folder for checkpoints and samples")
     add("--frames", type=positive, default=8, help="frames in a clip")
-    add("--size", type=positive, default=24, help="height and width in pixels")
+    add("--size", type=positive, default=16, help="height and width in pixels")
     add("--dim", type=positive, default=24, help="features of the U-Net at full resolution")
-    add("--steps-images", type=positive_or_zero, default=800, help="training steps on images")
-    add("--steps-video", type=positive_or_zero, default=1100, help="training steps on clips")
+    add("--steps-images", type=positive_or_zero, default=1200, help="training steps on images")
+    add("--steps-video", type=positive_or_zero, default=1500, help="training steps on clips")
     add("--batch-images", type=positive, default=16, help="images in a step")
     add("--batch-video", type=positive, default=2, help="clips in a step")
     add("--lr", type=float, default=1e-3, help="highest learning rate")
@@ -112,10 +112,9 @@ REMEMBERED = ("data", "frames", "size", "steps_images", "steps_video", "batch_im
 # Model and optimizer
 
 
-def build_unet(config: dict) -> SpaceTimeUnet:
-    """The U-Net of a configuration, tried once on an empty clip of the size that is asked."""
-    unet = SpaceTimeUnet(**config["unet"])
-    frames, size = config["training"]["frames"], config["training"]["size"]
+def build_unet(arguments: dict, frames: int, size: int) -> SpaceTimeUnet:
+    """The U-Net of these constructor arguments, tried once on an empty clip of the size asked."""
+    unet = SpaceTimeUnet(**arguments)
     try:
         with torch.no_grad():
             unet(torch.zeros(1, unet.channels, frames, size, size), 0)
@@ -220,8 +219,16 @@ def diffusion_loss(
     return F.mse_loss(predicted, scheduler.get_velocity(x, noise, timesteps))
 
 
-def train(args: argparse.Namespace) -> tuple[SpaceTimeUnet, dict]:
-    """Train as the command line says; return the averaged U-Net and its configuration."""
+def make_folder(path: Path) -> None:
+    """Make the folder that results go to, before anything is computed for it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{path} cannot be a folder: {error.strerror}") from error
+
+
+def train(args: argparse.Namespace) -> SpaceTimeUnet:
+    """Train as the command line says; return the averaged U-Net."""
     clips = open_clips(args.data, args.size, args.frames)
     resumed = last_checkpoint(args.out) if args.resume else None
     training = {name: getattr(args, name) for name in REMEMBERED}
@@ -241,7 +248,7 @@ def train(args: argparse.Namespace) -> tuple[SpaceTimeUnet, dict]:
                 "channels": clips.channels,
                 "dim_mult": (1, 2, 4),
                 "self_attns": (False, False, True),
-                "temporal_compression": (True, True, True),
+                "temporal_compression": (False, True, True),
                 "resnet_block_depths": (1, 1, 1),
                 "attn_dim_head": 32,
                 "attn_heads": 4,
@@ -249,7 +256,7 @@ def train(args: argparse.Namespace) -> tuple[SpaceTimeUnet, dict]:
             "training": training,
         }
     torch.manual_seed(args.seed)
-    unet = build_unet(config).to(args.device)
+    unet = build_unet(config["unet"], args.frames, args.size).to(args.device)
     ema = averaged(unet)
     optimizer = optimizer_for(unet)
     scheduler = DDPMScheduler(**SCHEDULE)
@@ -300,10 +307,10 @@ def train(args: argparse.Namespace) -> tuple[SpaceTimeUnet, dict]:
                 if (step + 1) % args.save_every == 0 or step + 1 == end:
                     save(step + 1)
         if losses:
-            print(
-                f"{phase}: loss {mean(losses[:50]):.4f} at first, {mean(losses[-50:]):.4f} at last"
-            )
-    return ema.module, config
+            tenth = max(len(losses) // 10, 1)
+            first_loss, last_loss = mean(losses[:tenth]), mean(losses[-tenth:])
+            print(f"{phase}: loss {first_loss:.4f} at first, {last_loss:.4f} at last")
+    return ema.module
 
 
 def mean(numbers: list[float]) -> float:
@@ -328,7 +335,7 @@ def sample(
     return videos.clamp(-1, 1).cpu()
 
 
-def write_videos(videos: Tensor, out: Path, enlarge: int = 3) -> None:
+def write_videos(videos: Tensor, out: Path, enlarge: int = 4) -> None:
     """Write `samples.gif` and the contact sheet `samples.png`: a row a video, a column a frame."""
     pixels = ((videos + 1) * 127.5).round().byte().movedim(1, -1)  # b f h w c
     pixels = pixels.repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
@@ -355,30 +362,29 @@ def main(arguments: list[str] | None = None) -> int:
     command = parser()
     args = command.parse_args(arguments)
     try:
-        if args.resume:
-            saved = json.loads((last_checkpoint(args.out) / "config.json").read_text())
-            command.set_defaults(**saved["training"])
-            args = command.parse_args(arguments)
-        if args.sample is not None:
-            checkpoint = last_checkpoint(args.sample)
+        if args.resume or args.sample is not None:
+            checkpoint = last_checkpoint(args.sample or args.out)
             config = json.loads((checkpoint / "config.json").read_text())
-            unet = build_unet(config).to(args.device)
+            # what the command line leaves out is as it was when the checkpoint was written
+            command.set_defaults(**config["training"], out=args.sample or args.out)
+            args = command.parse_args(arguments)
+        make_folder(args.out)
+        if args.sample is not None:
+            unet = build_unet(config["unet"], args.frames, args.size).to(args.device)
             unet.load_state_dict(load_file(checkpoint / "unet.safetensors"))
-            out = args.sample
         else:
-            unet, config = train(args)
-            out = args.out
+            unet = train(args)
+        shape = (args.clips, unet.channels, args.frames, args.size, args.size)
+        generator = Generator().manual_seed(args.seed)
+        videos = sample(unet.eval(), shape, args.sampling_steps, generator, args.device)
     except DataError as error:
         command.error(str(error))
     except KeyboardInterrupt:
-        print(f"interrupted; go on from the last checkpoint in {args.out} with --resume")
+        kept = checkpoints(args.out)
+        print(f"interrupted; {kept[-1]} is kept" if kept else "interrupted before a checkpoint")
         return 130
-    frames, size = config["training"]["frames"], config["training"]["size"]
-    shape = (args.clips, config["unet"]["channels"], frames, size, size)
-    generator = Generator().manual_seed(args.seed)
-    videos = sample(unet.eval(), shape, args.sampling_steps, generator, args.device)
-    write_videos(videos, out)
-    print(f"wrote {out / 'samples.gif'} and {out / 'samples.png'}")
+    write_videos(videos, args.out)
+    print(f"wrote {args.out / 'samples.gif'} and {args.out / 'samples.png'}")
     return 0
 
 

@@ -46,6 +46,10 @@ class TemporalConv(nn.Conv1d):
         out = F.conv2d(pixels, self.weight.unsqueeze(-1), self.bias, padding=(padding, 0))
         return unfold_pixels(out, *x.shape[3:])
 
+    def extra_repr(self) -> str:
+        causal = ", causal=True" if self.after == 0 < self.before else ""
+        return f"{self.in_channels}, kernel_size={self.kernel_size[0]}{causal}"
+
 
 class PseudoConv3d(nn.Module):
     """A 2D convolution in every frame, then a 1D convolution over frames at every pixel.

@@ -67,6 +67,11 @@ def test_causal_leaves_earlier_frames_alone_bit_for_bit(temporal, changed):
     assert torch.equal(before[:, :, changed + temporal :], after[:, :, changed + temporal :])
 
 
+def test_it_says_whether_it_is_causal():
+    assert repr(TemporalConv(3, 5, causal=True)) == "TemporalConv(3, kernel_size=5, causal=True)"
+    assert repr(TemporalConv(3, 5)) == "TemporalConv(3, kernel_size=5)"
+
+
 @pytest.mark.parametrize("causal", [True, False])
 def test_gradients(causal):
     conv = randomize(PseudoConv3d(2, 3, temporal_kernel_size=2, causal=causal)).double()

@@ -120,7 +120,7 @@ def test_it_writes_samples_and_one_checkpoint(trained):
         "samples.png",
     ]
     with Image.open(trained / "samples.png") as sheet, Image.open(trained / "samples.gif") as gif:
-        assert sheet.size == (8 * (16 * 3 + 2), 3 * (16 * 3 + 2))
+        assert sheet.size == (8 * (16 * 4 + 2), 3 * (16 * 4 + 2))
         assert gif.n_frames == 8
         assert np.asarray(sheet).std() > 10
 
@@ -140,11 +140,16 @@ def test_the_checkpoint_builds_the_unet(trained):
 def test_sampling_from_a_checkpoint_gives_the_same_again(trained, tmp_path):
     before = (trained / "samples.png").read_bytes()
     (trained / "samples.png").unlink()
-    assert train.main([*TINY.split(), "--sample", str(trained)]) == 0
+    few = ["--sample", str(trained), "--clips", "3", "--sampling-steps", "2"]
+    assert train.main(few) == 0
     assert (trained / "samples.png").read_bytes() == before
+    # longer and larger clips than it was trained on, somewhere else
+    assert train.main([*few, "--frames", "16", "--size", "24", "--out", str(tmp_path)]) == 0
+    with Image.open(tmp_path / "samples.gif") as gif:
+        assert gif.n_frames == 16
 
 
-def test_a_resumed_run_is_the_run_that_was_not_interrupted(trained, tmp_path):
+def test_a_resumed_run_is_the_run_that_was_not_interrupted(trained, tmp_path, capsys):
     steps = ["--steps-images", 3, "--steps-video", 4]
     saved = train.save_checkpoint
 
@@ -158,6 +163,7 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(trained, tmp_path):
         assert run(*steps, "--save-every", 2, out=tmp_path) == 130
     finally:
         train.save_checkpoint = saved
+    assert "checkpoint-000004 is kept" in capsys.readouterr().out
     assert last(tmp_path).name == "checkpoint-000004"
     assert run(*steps, "--resume", "--save-every", 100, out=tmp_path) == 0
     again, once = (load_file(last(out) / "unet.safetensors") for out in (tmp_path, trained))
@@ -258,6 +264,7 @@ def text(path):
             "argument --device: `abacus` cannot be used: Expected one of cpu",
         ),
         (lambda p: ["--sampling-steps", "1001"], "argument --sampling-steps: invalid choice"),
+        (lambda p: ["--out", text(p / "file")], "file cannot be a folder"),
         (lambda p: ["--resume"], "no checkpoint in"),
         (lambda p: ["--sample", p / "nowhere"], "no checkpoint in .*nowhere"),
         (lambda p: ["--sizes", "3"], "--sizes"),
