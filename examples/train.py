@@ -1,6 +1,6 @@
 """Train a small SpaceTimeUnet first on images, then on clips, and sample videos from it.
 
-    python examples/train.py                         # moving digits, about eight minutes on two cores
+    python examples/train.py                         # moving digits: eight minutes on two cores
     python examples/train.py --data clips/ --size 64 # videos of your own
     python examples/train.py --resume                # go on after an interruption
     python examples/train.py --sample runs/train     # only sample, from the last checkpoint
