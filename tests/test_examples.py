@@ -71,7 +71,10 @@ def test_digits_move_and_keep_their_shape():
     assert (mass / mass[:, :1] - 1).abs().max() < 0.05
     across = torch.arange(32.0)
     centre = torch.stack([(light.sum(d) * across).sum(-1)[:, 0] / mass for d in (3, 4)], -1)
-    assert (centre.diff(dim=1).norm(dim=-1) > 1).float().mean() > 0.8
+    # 0.05 to 0.1 of half the width a frame, less only where it bounces
+    steps = centre.diff(dim=1).norm(dim=-1)
+    assert steps.max() < 1.7
+    assert (steps > 0.75).float().mean() > 0.8
 
 
 def test_digits_follow_from_the_generator():
