@@ -271,7 +271,7 @@ def text(path):
         (lambda p: ["--resume"], "no checkpoint in"),
         (lambda p: ["--sample", p / "nowhere"], "no checkpoint in .*nowhere"),
         (lambda p: ["--sizes", "3"], "--sizes"),
-        (lambda p: ["--frames", "12"], r"`frames` \(=12\) must be divisible by 8"),
+        (lambda p: ["--frames", "6"], r"`frames` \(=6\) must be divisible by 4"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )
