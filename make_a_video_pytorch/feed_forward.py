@@ -39,7 +39,7 @@ class TokenShift(nn.Module):
         self.mix = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        shifted = F.pad(x[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
+        shifted = F.pad(x, (0, 0, 0, 0, 0, 0, 1, 0))[:, :-1]
         return torch.lerp(x, shifted, self.mix.to(x.dtype))
 
 

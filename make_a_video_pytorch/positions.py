@@ -90,8 +90,7 @@ class ContinuousPositionBias(nn.Module):
         for axis, size in enumerate(dimensions):
             position = torch.arange(size, device=device)
             offset = position[:, None] - position + size - 1
-            shape = [1] * (2 * self.num_dims)
-            shape[axis] = shape[axis + self.num_dims] = size
+            shape = [size if d % self.num_dims == axis else 1 for d in range(2 * self.num_dims)]
             index = index * (2 * size - 1) + offset.view(shape)
         tokens = math.prod(dimensions)
         return index.reshape(tokens, tokens)

@@ -10,10 +10,13 @@ import torch
 import torch._dynamo.testing
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from packaging.version import Version
 from torch.nn.parallel import DistributedDataParallel
 
 from make_a_video_pytorch import SpaceTimeUnet, SpatioTemporalAttention
 from tests.zoo import EVERY, UNET, each, randomize
+
+TORCH_2_6 = Version(torch.__version__).release < (2, 7)
 
 
 @pytest.fixture
@@ -81,8 +84,10 @@ def test_compiles_where_a_backend_is_chosen(pos_bias, dynamo):
 
 @pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")  # torch's own
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++")
+@pytest.mark.filterwarnings("ignore:Skipping serialization of skipfiles")  # torch 2.6, its own
 def test_the_default_compiler_gives_the_same_outputs_and_gradients(dynamo):
-    unet = randomize(SpaceTimeUnet(**ONE_STAGE), 0.1)
+    # Inductor of torch 2.6 has no CPU code for the gradient of a gathered bias.
+    unet = randomize(SpaceTimeUnet(**ONE_STAGE, attn_pos_bias=not TORCH_2_6), 0.1)
     compiled = torch.compile(unet, fullgraph=True)
     video, timestep = torch.randn(1, 3, 2, 4, 6), torch.tensor([5])
     results = []
@@ -147,7 +152,13 @@ def run_of(rank: int, results, strategy: str, path: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+NO_FSDP2_ON_CPU = pytest.mark.skipif(
+    TORCH_2_6,
+    reason="FSDP2 of torch 2.6 needs a GPU: a CPU stream has no `record_event`",
+)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=NO_FSDP2_ON_CPU)])
 def test_two_processes_train_as_one(strategy, tmp_path):
     unet = randomize(SpaceTimeUnet(**UNET), 0.1)
     video = torch.randn(2, 3, 4, 8, 12)
