@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from make_a_video_pytorch.checks import typechecked
+from make_a_video_pytorch.checks import at_least, typechecked
 
 # A CUDA grid has at most this many blocks in the dimensions that the fused kernels give to the
 # batch and to the heads (pytorch#142228).
@@ -28,60 +28,149 @@ class Attend(nn.Module):
     """softmax(q k^T / sqrt(d) + bias) v (Vaswani et al. 2017, Equation 1).
 
     Runs on torch's fused kernels (FlashAttention, Dao et al. 2022, and its relatives), whichever
-    takes the inputs; batch and heads beyond what those kernels can launch go in chunks.
+    takes the inputs; batch and heads beyond what those kernels can launch go in chunks. Under a
+    `window` the sequence goes in blocks, each with the keys that it can see, so that time and
+    memory grow in proportion to its length (Beltagy et al. 2020, section 3.1).
 
-    Shapes: `q` (b g i d), `k` and `v` (b g j d), `bias` (heads i j), where g is a multiple of
-    heads and the bias is repeated over it; returns (b g i d), laid out b i g d in memory where
-    the kernel does so.
+    Shapes: `q` (b g i d), `k` and `v` (b g j d); `bias` (heads i j), where g is a multiple of
+    heads and the bias is repeated over it; `mask` (b j), False for keys that no query sees;
+    returns (b g i d), laid out b i g d in memory where the kernel does so. Under a window shorter
+    than the sequence the bias is one of offsets, (heads s s) with s = `span(j)`. A query that
+    sees no key gets finite numbers that mean nothing.
     """
 
     @typechecked
     def __init__(
         self,
         *,
-        flash: bool = True,    # fused kernels; False is the explicit softmax, twice differentiable
-        causal: bool = False,  # query i sees keys 0 .. i only
+        flash: bool = True,          # fused kernels; False: explicit softmax, twice differentiable
+        causal: bool = False,        # query i sees keys 0 .. i only
+        window: int | None = None,   # query i sees keys i - window .. i + window only
     ) -> None:
         super().__init__()
+        if window is not None:
+            at_least(1, window=window)
         self.flash = flash
         self.causal = causal
+        self.window = window
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        bias: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        if self.windowed(k.shape[2]):
+            return self.in_blocks(q, k, v, bias, mask)
+        return self.in_chunks(q, k, v, bias, None if mask is None else mask[:, None], self.causal)
+
+    def windowed(self, length: int) -> bool:
+        """Whether the window hides anything in a sequence of this `length`."""
+        return self.window is not None and self.window < length - 1
+
+    def span(self, length: int) -> int:
+        """For how many successive positions a bias is needed in a sequence of this `length`."""
+        return 3 * self.window if self.windowed(length) else length
+
+    def in_blocks(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        """Blocks of `window` queries, each with the keys from one block before to one after."""
+        batch, _, length, _ = q.shape
+        window, after = self.window, 0 if self.causal else self.window
+        blocks = -(-length // window)
+        filled = blocks * window
+        span = 2 * window + after
+
+        def block(x: Tensor, size: int, before: int, behind: int) -> Tensor:
+            # b g n d -> (b blocks) g size d, which lies as (b blocks) size g d in memory
+            x = F.pad(x.transpose(1, 2), (0, 0, 0, 0, before, behind + filled - length))
+            x = x.unfold(1, size, window).movedim(-1, 2).flatten(0, 1)
+            return x.transpose(1, 2)
+
+        here = torch.arange(filled, device=q.device).view(blocks, window, 1)
+        there = torch.arange(filled, device=q.device).view(blocks, window)[:, :1, None]
+        there = there + torch.arange(-window, window + after, device=q.device)
+        offset = there - here  # (blocks window span)
+        seen = (there >= 0) & (there < length) & (offset.abs() <= window)
+        if self.causal:
+            seen = seen & (offset <= 0)
+        seen = seen.expand(batch, *seen.shape)
+        if mask is not None:
+            real = F.pad(mask, (window, after + filled - length)).unfold(1, span, window)
+            seen = seen & real[:, :, None]
+        if bias is not None:
+            bias = bias[:, window : 2 * window, :span]
+        out = self.in_chunks(
+            block(q, window, 0, 0),
+            block(k, span, window, after),
+            block(v, span, window, after),
+            bias,
+            seen.flatten(0, 1),
+            causal=False,
+        )
+        out = out.transpose(1, 2).unflatten(0, (batch, blocks)).flatten(1, 2)
+        return out[:, :length].transpose(1, 2)
+
+    def in_chunks(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        bias: Tensor | None,
+        mask: Tensor | None,
+        causal: bool,
+    ) -> Tensor:
+        """As many samples and heads at once as a fused kernel can launch; `mask` (b 1|i j)."""
         batch_step, head_step = chunk_sizes(q, k, bias)
         if q.shape[0] > batch_step:
-            parts = zip(*(t.split(batch_step) for t in (q, k, v)), strict=True)
-            return cat([self.forward(*part, bias) for part in parts], dim=0)
+            outs = []
+            for start in range(0, q.shape[0], batch_step):
+                here = slice(start, start + batch_step)
+                mask_here = None if mask is None else mask[here]
+                outs.append(self.in_chunks(q[here], k[here], v[here], bias, mask_here, causal))
+            return cat(outs, dim=0)
         if q.shape[1] > head_step:
             outs = []
             for start in range(0, q.shape[1], head_step):
                 part = (t[:, start : start + head_step] for t in (q, k, v))
-                outs.append(self.forward(*part, bias_of_heads(bias, start, head_step)))
+                bias_here = bias_of_heads(bias, start, head_step)
+                outs.append(self.in_chunks(*part, bias_here, mask, causal))
             return cat(outs, dim=1)
         if bias is not None:
             bias = bias.to(q.dtype)
             if q.shape[1] > bias.shape[0]:
                 bias = bias.repeat(q.shape[1] // bias.shape[0], 1, 1)
-        return (self.fused if self.flash else self.explicit)(q, k, v, bias)
-
-    def fused(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-        causal = self.causal
+            bias = bias.unsqueeze(0)
+        if mask is not None:
+            bias = q.new_zeros(()) if bias is None else bias
+            bias = bias.masked_fill(~mask[:, None], torch.finfo(q.dtype).min)
         if causal and bias is not None:  # no kernel takes both
-            bias, causal = mask_future(bias), False
-        with backends_for(q, k, v, bias):
-            mask = None if bias is None else bias.unsqueeze(0)
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
-
-    def explicit(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-        sim = (q * q.shape[-1] ** -0.5) @ k.mT
-        if bias is not None:
-            sim = sim + bias
-        if self.causal:
-            sim = mask_future(sim)
-        attn = sim.softmax(dim=-1, dtype=torch.promote_types(sim.dtype, torch.float32))
-        return attn.to(v.dtype) @ v
+            bias, causal = mask_future(bias.expand(*bias.shape[:2], q.shape[2], -1)), False
+        return (fused if self.flash else explicit)(q, k, v, bias, causal)
 
     def extra_repr(self) -> str:
-        return f"flash={self.flash}, causal={self.causal}"
+        window = "" if self.window is None else f", window={self.window}"
+        return f"flash={self.flash}, causal={self.causal}{window}"
+
+
+def fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool) -> Tensor:
+    """Attention on a fused kernel, with `bias` (b|1 g|1 i j) or `causal`, not both."""
+    with backends_for(q, k, v, bias):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal)
+
+
+def explicit(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool) -> Tensor:
+    """The same attention, written out."""
+    sim = (q * q.shape[-1] ** -0.5) @ k.mT
+    if bias is not None:
+        sim = sim + bias
+    if causal:
+        sim = mask_future(sim)
+    attn = sim.softmax(dim=-1, dtype=torch.promote_types(sim.dtype, torch.float32))
+    return attn.to(v.dtype) @ v
 
 
 def chunk_sizes(q: Tensor, k: Tensor, bias: Tensor | None) -> tuple[int, int]:

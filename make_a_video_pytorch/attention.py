@@ -2,83 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from make_a_video_pytorch.attend import Attend
-from make_a_video_pytorch.checks import at_least, typechecked
+from make_a_video_pytorch.checks import at_least, must_be_taken, typechecked
 from make_a_video_pytorch.feed_forward import FeedForward
 from make_a_video_pytorch.layout import Temporal, as_given, as_video
-from make_a_video_pytorch.norm import RMSNorm
+from make_a_video_pytorch.multihead import Attention, CrossAttention
 from make_a_video_pytorch.parameters import acts_across_frames, zero_init
-from make_a_video_pytorch.positions import ContinuousPositionBias, RotaryPositions, rotate
-
-
-class KeyValueProjection(nn.Linear):
-    """One projection to keys and values, given as two tensors of their own.
-
-    Two halves of one tensor could not fold pixels into heads without a copy.
-
-    Shapes: (... dim) -> two of (... inner_dim).
-    """
-
-    def __init__(self, dim: int, inner_dim: int) -> None:
-        super().__init__(dim, inner_dim * 2, bias=False)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        to_k, to_v = self.weight.chunk(2)
-        return F.linear(x, to_k), F.linear(x, to_v)
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention over dimension 1, with a norm before it, at first zero.
-
-    Vaswani et al. 2017, section 3.2.2. What lies between the tokens and the channels (the
-    pixels, when frames attend to frames) is folded into the heads, so that no tensor is ever
-    transposed in memory.
-
-    Shapes: `x` (b n ... dim), `rel_pos_bias` (heads n n), `angles` of rotary positions
-    (n dim_head/2); returns the shape of `x`.
-    """
-
-    @typechecked
-    def __init__(
-        self,
-        dim: int,              # channels, in and out
-        dim_head: int = 64,    # width of a head
-        heads: int = 8,        # number of heads
-        flash: bool = True,    # fused kernels
-        causal: bool = False,  # a token sees only itself and earlier ones
-    ) -> None:
-        super().__init__()
-        at_least(1, dim=dim, dim_head=dim_head, heads=heads)
-        inner_dim = dim_head * heads
-        self.dim_head = dim_head
-        self.heads = heads
-        self.scale = dim_head**-0.5  # for those who read it in 0.4.0
-        self.attend = Attend(flash=flash, causal=causal)
-        self.norm = RMSNorm(dim, dim=-1)
-        self.to_q = nn.Linear(dim, inner_dim, bias=False)
-        self.to_kv = KeyValueProjection(dim, inner_dim)
-        self.to_out = zero_init(nn.Linear(inner_dim, dim, bias=False))
-
-    def forward(
-        self, x: Tensor, rel_pos_bias: Tensor | None = None, angles: Tensor | None = None
-    ) -> Tensor:
-        x = self.norm(x)
-        # b n ... (heads d) -> b n (... heads) d
-        heads = math.prod(x.shape[2:-1]) * self.heads
-        q, k, v = (
-            t.reshape(*x.shape[:2], heads, self.dim_head) for t in (self.to_q(x), *self.to_kv(x))
-        )
-        if angles is not None:
-            q, k = rotate(q, angles), rotate(k, angles)
-        out = self.attend(*(t.transpose(1, 2) for t in (q, k, v)), bias=rel_pos_bias)
-        out = out.transpose(1, 2).reshape(*x.shape[:-1], self.heads * self.dim_head)
-        return self.to_out(out)
+from make_a_video_pytorch.positions import ContinuousPositionBias, RotaryPositions
 
 
 class SpatioTemporalAttention(nn.Module):
@@ -86,7 +18,8 @@ class SpatioTemporalAttention(nn.Module):
 
     Make-A-Video (Singer et al. 2022, section 3.2.2), factorised as in Video Diffusion Models (Ho
     et al. 2022, section 3). Each part has its skip connection. Attention over frames and the
-    token shift are skipped on images and start as the identity.
+    token shift are skipped on images and start as the identity. With a `context_dim`, attention
+    to tokens comes before the feed-forward and starts as the identity too.
 
     Shapes: image (b dim h w) or video (b dim f h w), returned unchanged.
     """
@@ -104,12 +37,16 @@ class SpatioTemporalAttention(nn.Module):
         flash: bool = True,              # fused attention kernels
         causal_time_attn: bool = False,  # a frame sees only itself and earlier ones
         rotary: bool = False,            # rotary positions
+        temporal_window: int | None = None,  # frames seen on either side; all if None
+        context_dim: int | None = None,  # features of the tokens to attend to, if any
     ) -> None:
         super().__init__()
         self.dim = dim
         self.spatial_attn = Attention(dim, dim_head, heads, flash)
+        if temporal_window is not None:
+            at_least(1, temporal_window=temporal_window)
         self.temporal_attn = acts_across_frames(
-            Attention(dim, dim_head, heads, flash, causal_time_attn)
+            Attention(dim, dim_head, heads, flash, causal_time_attn, temporal_window)
         )
         self.spatial_rel_pos_bias = self.temporal_rel_pos_bias = None
         if pos_bias:
@@ -122,46 +59,89 @@ class SpatioTemporalAttention(nn.Module):
             )
         self.spatial_rotary = RotaryPositions(dim_head, num_dims=2) if rotary else None
         self.temporal_rotary = RotaryPositions(dim_head) if rotary else None
+        self.cross_attn = None
+        if context_dim is not None:
+            self.cross_attn = CrossAttention(dim, context_dim, dim_head, heads, flash)
         self.has_feed_forward = add_feed_forward
         if add_feed_forward:
             self.ff = FeedForward(dim, ff_mult)
 
-    def forward(self, x: Tensor, enable_time: bool | Temporal = True) -> Tensor:
-        """Attend in an image or a video; with `enable_time=False`, in each frame on its own.
+    def forward(
+        self,
+        x: Tensor,
+        enable_time: bool | Tensor | Temporal = True,
+        *,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        frame_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Attend in an image or a video.
+
+        Args:
+            x: image (b dim h w) or video (b dim f h w).
+            enable_time: attend and shift over frames: one bool, or one for each sample (b).
+            context: tokens (b n context_dim) to attend to; none if left out.
+            context_mask: False (b n) for tokens that are not to be seen.
+            frame_mask: False (b f) for frames that are padding at the end of a shorter clip.
 
         Raises:
-            ValueError: if `x` is neither an image nor a video, or not of `dim` channels.
+            ValueError: if `x` is neither an image nor a video, or not of `dim` channels, if
+                `context` is of another shape or not taken, or if one of the masks or a tensor
+                `enable_time` is of another shape or not of bools.
         """
-        video, temporal = as_video(x, self.dim, enable_time)
+        must_be_taken(self.cross_attn is not None, "context_dim", context=context)
+        if context_mask is not None and context is None:
+            raise ValueError("`context_mask` must be left out, since no `context` was given")
+        video, temporal = as_video(x, self.dim, enable_time, frame_mask)
         frames, height, width = video.shape[2:]
 
         tokens = video.movedim(1, -1)
         in_space = tokens.flatten(2, 3).flatten(0, 1)  # (b f) (h w) c
         bias, angles = positions(
-            self.spatial_rel_pos_bias, self.spatial_rotary, height, width, device=x.device
+            self.spatial_rel_pos_bias, self.spatial_rotary, (height, width), device=x.device
         )
         in_space = in_space + self.spatial_attn(in_space, bias, angles)
 
-        over_time = in_space.unflatten(0, (-1, frames))  # b f (h w) c
-        if temporal:
+        out = in_space.unflatten(0, (-1, frames))  # b f (h w) c
+        if temporal.runs:
             bias, angles = positions(
-                self.temporal_rel_pos_bias, self.temporal_rotary, frames, device=x.device
+                self.temporal_rel_pos_bias,
+                self.temporal_rotary,
+                (frames,),
+                span=(self.temporal_attn.attend.span(frames),),
+                device=x.device,
             )
-            over_time = over_time + self.temporal_attn(over_time, bias, angles)
+            # padding comes last, where no causal frame sees it
+            mask = None if self.temporal_attn.attend.causal else temporal.real
+            attended = out + self.temporal_attn(out, bias, angles, mask)
+            out = temporal.choose(attended, out)
 
-        out = over_time.reshape(tokens.shape).movedim(-1, 1)
+        if context is not None:
+            out = out + self.cross_attn(out, context, context_mask)
+
+        out = out.reshape(tokens.shape).movedim(-1, 1)
         if self.has_feed_forward:
             out = out + self.ff(out, temporal)
         return as_given(out, x)
+
+    def start_as_identity(self) -> None:
+        """Make it give what it is given."""
+        if self.has_feed_forward:
+            zero_init(self.ff.proj_out[1])
 
 
 def positions(
     rel_pos_bias: ContinuousPositionBias | None,
     rotary: RotaryPositions | None,
-    *sizes: int,
+    sizes: tuple[int, ...],
+    *,
+    span: tuple[int, ...] | None = None,
     device: torch.device,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The bias and the rotary angles for tokens on a grid of `sizes`, where there are such."""
-    bias = None if rel_pos_bias is None else rel_pos_bias(*sizes)
+    """The bias over a `span` and the rotary angles over the grid of `sizes`, where there are such.
+
+    The bias depends on offsets only; windowed attention needs it for fewer of them.
+    """
+    bias = None if rel_pos_bias is None else rel_pos_bias(*(sizes if span is None else span))
     angles = None if rotary is None else rotary(*sizes, device=device)
     return bias, angles

@@ -92,18 +92,30 @@ class PseudoConv3d(nn.Module):
                 TemporalConv(dim_out, temporal_kernel_size, causal=causal)
             )
 
-    def forward(self, x: Tensor, enable_time: bool | Temporal = True) -> Tensor:
-        """Convolve an image or a video; with `enable_time=False`, each frame on its own.
+    def forward(
+        self,
+        x: Tensor,
+        enable_time: bool | Tensor | Temporal = True,
+        *,
+        frame_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Convolve an image or a video.
+
+        Args:
+            x: image (b dim h w) or video (b dim f h w).
+            enable_time: convolve over frames: one bool, or one for each sample (b).
+            frame_mask: False (b f) for frames that are padding at the end of a shorter clip.
 
         Raises:
-            ValueError: if `x` is neither an image nor a video, or not of `dim` channels.
+            ValueError: if `x` is neither an image nor a video, or not of `dim` channels, or if
+                `enable_time` or `frame_mask` is a tensor of another shape or not of bools.
         """
-        video, temporal = as_video(x, self.spatial_conv.in_channels, enable_time)
+        video, temporal = as_video(x, self.spatial_conv.in_channels, enable_time, frame_mask)
         frames, height, width = video.shape[2:]
         out = self.spatial_conv(fold_frames(video))
         # an even kernel adds a row and a column
         out = out[..., :height, :width].contiguous(memory_format=torch.channels_last)
         out = unfold_frames(out, frames)
-        if temporal and self.temporal_conv is not None:
-            out = self.temporal_conv(out)
+        if temporal.runs and self.temporal_conv is not None:
+            out = temporal.choose(self.temporal_conv(temporal.without_padding(out)), out)
         return as_given(out, x)

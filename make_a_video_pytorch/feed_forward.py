@@ -70,16 +70,17 @@ class FeedForward(nn.Module):
             RMSNorm(inner_dim, dim=-1), nn.Linear(inner_dim, dim, bias=False)
         )
 
-    def forward(self, x: Tensor, enable_time: bool | Temporal = True) -> Tensor:
+    def forward(self, x: Tensor, enable_time: bool | Tensor | Temporal = True) -> Tensor:
         """Apply to an image or a video; with `enable_time=False`, without the token shift.
 
         Raises:
-            ValueError: if `x` is neither an image nor a video, or not of `dim` channels.
+            ValueError: if `x` is neither an image nor a video, or not of `dim` channels, or if
+                `enable_time` is a tensor but not (b) of bools.
         """
         video, temporal = as_video(x, self.dim, enable_time)
         tokens = self.proj_in(video.movedim(1, -1))
-        if temporal:
-            tokens = self.token_shift(tokens)
+        if temporal.runs:  # looks back only, and so never at padding
+            tokens = temporal.choose(self.token_shift(tokens), tokens)
         norm, project = self.proj_out
         tokens = norm(tokens)
         if video.dtype == torch.float16:

@@ -14,25 +14,63 @@ order b f h w c (torch's `channels_last_3d`), because in that order each of thes
 
 from __future__ import annotations
 
-import enum
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-class Temporal(enum.IntEnum):
-    """Whether temporal parts run, as decided by the outermost module.
+@dataclass(frozen=True)
+class Temporal:
+    """Whether, and for what, temporal parts run, as decided by the outermost module.
 
     A module called by a user decides from its input. What it calls in turn must not decide
     again: inside a U-Net that compresses frames, a clip may be down to one frame and is still
     a video, whose temporal parts run (and get their gradients).
+
+    A batch may hold images, or rather clips whose frames are images, beside videos. Where the
+    frames of the videos are halved, those of the images are not: the halved clips then lie in
+    the first half of the frames, with padding behind them.
     """
 
-    OFF = 0
-    ON = 1
+    runs: bool                    # False: on nothing
+    videos: Tensor | None = None  # (b): on the samples that are True; on all if None
+    real: Tensor | None = None    # (b f): False is padding, which no temporal part may see
+
+    def choose(self, run: Tensor, skipped: Tensor) -> Tensor:
+        """`run` (b ...) in the samples that are videos, `skipped` (b ...) in the others."""
+        if self.videos is None:
+            return run
+        return torch.where(self.videos.view(-1, *[1] * (run.ndim - 1)), run, skipped)
+
+    def without_padding(self, video: Tensor) -> Tensor:
+        """`video` (b c f h w) with zeros for the frames that are padding."""
+        return video if self.real is None else hide(video, self.real)
+
+    def halve(self, x: Tensor, halved: Tensor) -> Tensor:
+        """`halved` (b f/2 ...) of the videos, in the first half; `x` (b f ...) of the images."""
+        if self.videos is None:
+            return halved
+        padding = halved.new_zeros(())
+        padding = padding.expand(x.shape[0], x.shape[1] - halved.shape[1], *halved.shape[2:])
+        return self.choose(torch.cat((halved, padding), dim=1), x)
+
+    def halved(self, frames: int) -> Temporal:
+        """The decision where `frames` have been halved."""
+        real = self.real
+        if real is None and self.videos is not None:
+            real = torch.ones(len(self.videos), frames, dtype=torch.bool, device=self.videos.device)
+        if real is not None:
+            real = self.halve(real, real[:, ::2])
+        return Temporal(self.runs, self.videos, real)
 
 
-def as_video(x: Tensor, dim: int, enable_time: bool | Temporal = True) -> tuple[Tensor, Temporal]:
+def as_video(
+    x: Tensor,
+    dim: int,
+    enable_time: bool | Tensor | Temporal = True,
+    frame_mask: Tensor | None = None,
+) -> tuple[Tensor, Temporal]:
     """`x` as a video in the library's layout, and whether temporal parts run on it.
 
     An image is a video of one frame, and a video of one frame is an image: temporal parts run on
@@ -41,7 +79,10 @@ def as_video(x: Tensor, dim: int, enable_time: bool | Temporal = True) -> tuple[
     Args:
         x: image (b c h w) or video (b c f h w), in any memory format.
         dim: the number of channels that the calling module takes.
-        enable_time: what the caller was given; a `Temporal` is a decision already made.
+        enable_time: what the caller was given: one bool, or one for each sample (b); a `Temporal`
+            is a decision already made.
+        frame_mask: what the caller was given: False (b f) for frames that are padding, which
+            follow the real ones.
 
     Returns:
         The video (b c f h w), laid out b f h w c in memory (no copy if it is so already), and
@@ -50,7 +91,8 @@ def as_video(x: Tensor, dim: int, enable_time: bool | Temporal = True) -> tuple[
     Raises:
         TypeError: if `x` is no tensor.
         ValueError: if `x` has neither 4 nor 5 dimensions, not `dim` channels, or a size of 0 other
-            than that of the batch.
+            than that of the batch, or if `enable_time` or `frame_mask` is a tensor of another
+            shape or dtype.
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"`x` (a {type(x).__name__}) must be a tensor")
@@ -66,14 +108,43 @@ def as_video(x: Tensor, dim: int, enable_time: bool | Temporal = True) -> tuple[
     if 0 in x.shape[2:]:
         raise ValueError(f"`x` (shape {tuple(x.shape)}) must have frames and pixels")
     if not isinstance(enable_time, Temporal):
-        runs = bool(enable_time) and x.ndim == 5 and x.shape[2] > 1
-        enable_time = Temporal.ON if runs else Temporal.OFF
+        enable_time = decide(x, enable_time, frame_mask)
     if x.ndim == 4:
         x = x.unsqueeze(2)
     pixels = x.movedim(1, -1).contiguous()
     # The strides of dimensions of size 1 are arbitrary and can send a convolution back to the
     # contiguous layout; a view of the flat memory has the ones that the shape implies.
     return pixels.flatten().view(pixels.shape).movedim(-1, 1), enable_time
+
+
+def decide(x: Tensor, enable_time: bool | Tensor, frame_mask: Tensor | None) -> Temporal:
+    """Whether temporal parts run on the image or video `x`, as its caller asked."""
+    frames = x.shape[2] if x.ndim == 5 else 1
+    videos = None
+    if isinstance(enable_time, Tensor):
+        must_be_mask("enable_time", enable_time, "(b)", (x.shape[0],))
+        videos, enable_time = enable_time, True
+    if frame_mask is not None:
+        must_be_mask("frame_mask", frame_mask, "(b f)", (x.shape[0], frames))
+        several = frame_mask.sum(1) > 1  # a clip of one frame is an image
+        videos = several if videos is None else videos & several
+    if not enable_time or frames == 1:
+        return Temporal(False)
+    return Temporal(True, videos, frame_mask)
+
+
+def must_be_mask(name: str, mask: Tensor, letters: str, shape: tuple[int, ...]) -> None:
+    """Raise a ValueError that names a `mask` that is not one of this `shape`."""
+    if mask.dtype != torch.bool or mask.shape != shape:
+        raise ValueError(
+            f"`{name}` (shape {tuple(mask.shape)}, {mask.dtype}) must be a bool tensor {letters} = "
+            f"{shape}"
+        )
+
+
+def hide(video: Tensor, frame_mask: Tensor) -> Tensor:
+    """`video` (b c f h w) with zeros where `frame_mask` (b f) is False, whatever was there."""
+    return video.masked_fill(~frame_mask[:, None, :, None, None], 0)
 
 
 def as_given(video: Tensor, x: Tensor) -> Tensor:

@@ -84,6 +84,11 @@ class ContinuousPositionBias(nn.Module):
         bias = table.flatten(0, -2).t().index_select(1, index.flatten())
         return bias.unflatten(1, index.shape)
 
+    def start_as_identity(self) -> None:
+        """Make the bias zero."""
+        for parameter in self.net[-1].parameters():
+            nn.init.zeros_(parameter)
+
     def offset_index(self, *dimensions: int, device: torch.device) -> Tensor:
         """Where the offset from token j to token i (n n) stands in the flattened table."""
         index = torch.zeros((), dtype=torch.long, device=device)

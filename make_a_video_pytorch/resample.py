@@ -7,7 +7,7 @@ from einops import rearrange
 from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
-from make_a_video_pytorch.checks import at_least, typechecked
+from make_a_video_pytorch.checks import at_least, must_be_multiple, typechecked
 from make_a_video_pytorch.layout import Temporal, as_given, as_video
 from make_a_video_pytorch.parameters import acts_across_frames
 
@@ -24,7 +24,8 @@ class Downsample(nn.Module):
     each projection, which a still clip does not survive unchanged.
 
     Shapes: image (b dim h w) -> (b dim h/2 w/2); video (b dim f h w) -> (b dim f' h/2 w/2),
-    with f' = f / 2 under `downsample_time`.
+    with f' = f / 2 under `downsample_time`. In a batch of videos and images (`enable_time` a
+    tensor) f' = f: a halved clip fills the first half of the frames, and zeros the second.
     """
 
     @typechecked
@@ -62,26 +63,27 @@ class Downsample(nn.Module):
                 )
             )
 
-    def forward(self, x: Tensor, enable_time: bool | Temporal = True) -> Tensor:
+    def forward(self, x: Tensor, enable_time: bool | Tensor | Temporal = True) -> Tensor:
         """Downsample an image or a video; with `enable_time=False`, in space only.
 
         Raises:
             ValueError: if `x` is neither an image nor a video, not of `dim` channels, or has a
-                size that is to be halved and is odd.
+                size that is to be halved and is odd, or if `enable_time` is a tensor but not
+                (b) of bools.
         """
         video, temporal = as_video(x, self.dim, enable_time)
         frames, height, width = video.shape[2:]
-        halve_time = bool(temporal) and self.down_time is not None
+        halve_time = temporal.runs and self.down_time is not None
         if self.down_space is not None:
-            must_be_even(height=height, width=width)
+            must_be_multiple(2, "to be halved", height=height, width=width)
         if halve_time:
-            must_be_even(frames=frames)
+            must_be_multiple(2, "to be halved", frames=frames)
 
         tokens = video.movedim(1, -1)
         if self.down_space is not None:
             tokens = self.down_space(tokens)
         if halve_time:
-            tokens = self.down_time(tokens)
+            tokens = temporal.halve(tokens, self.down_time(tokens))
         return as_given(tokens.movedim(-1, 1), x)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
@@ -104,7 +106,8 @@ class Upsample(nn.Module):
     skipped.
 
     Shapes: image (b dim h w) -> (b dim 2h 2w); video (b dim f h w) -> (b dim f' 2h 2w), with
-    f' = 2f under `upsample_time`.
+    f' = 2f under `upsample_time`. In a batch of videos and images (`enable_time` a tensor)
+    f' = f: a clip is the first half of the frames, as `Downsample` leaves it.
     """
 
     @typechecked
@@ -140,18 +143,23 @@ class Upsample(nn.Module):
                 )
             )
 
-    def forward(self, x: Tensor, enable_time: bool | Temporal = True) -> Tensor:
+    def forward(self, x: Tensor, enable_time: bool | Tensor | Temporal = True) -> Tensor:
         """Upsample an image or a video; with `enable_time=False`, in space only.
 
         Raises:
-            ValueError: if `x` is neither an image nor a video, or not of `dim` channels.
+            ValueError: if `x` is neither an image nor a video, or not of `dim` channels, or if
+                `enable_time` is a tensor but not (b) of bools.
         """
         video, temporal = as_video(x, self.dim, enable_time)
         tokens = video.movedim(1, -1)
         if self.up_space is not None:
             tokens = self.up_space(tokens)
-        if temporal and self.up_time is not None:
-            tokens = self.up_time(tokens)
+        if temporal.runs and self.up_time is not None:
+            clips = tokens
+            if temporal.videos is not None:
+                must_be_multiple(2, "as half of them are clips", frames=tokens.shape[1])
+                clips = tokens[:, : tokens.shape[1] // 2]
+            tokens = temporal.choose(self.up_time(clips), tokens)
         return as_given(tokens.movedim(-1, 1), x)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
@@ -174,10 +182,3 @@ def copies_of(weight: Tensor, times: int) -> nn.Linear:
         projection.weight.copy_(weight.repeat(times, 1))
     nn.init.zeros_(projection.bias)
     return projection
-
-
-def must_be_even(**sizes: int) -> None:
-    """Raise a ValueError that names the first odd one of `sizes`."""
-    for name, size in sizes.items():
-        if size % 2:
-            raise ValueError(f"`{name}` (={size}) must be divisible by 2")

@@ -37,7 +37,7 @@ class Block(nn.Module):
         self,
         x: Tensor,
         scale_shift: tuple[Tensor, Tensor] | None = None,
-        enable_time: bool | Temporal = True,
+        enable_time: bool | Tensor | Temporal = True,
     ) -> Tensor:
         """Apply to an image or a video; `scale_shift` are two tensors that broadcast to it."""
         x = self.norm(self.project(x, enable_time))
@@ -54,7 +54,7 @@ class ResnetBlock(nn.Module):
     (section 3, adaptive group normalisation; here on RMSNorm).
 
     Shapes: image (b dim h w) -> (b dim_out h w); video (b dim f h w) -> (b dim_out f h w);
-    `timestep_emb` (b timestep_cond_dim).
+    `timestep_emb` (b timestep_cond_dim), or a frame its own (b f timestep_cond_dim).
     """
 
     @typechecked
@@ -74,6 +74,7 @@ class ResnetBlock(nn.Module):
             self.timestep_mlp = nn.Sequential(
                 nn.SiLU(), nn.Linear(timestep_cond_dim, dim_out * 2)
             )
+            nn.init.zeros_(self.timestep_mlp[1].bias)  # no condition, no change
         self.block1 = Block(dim, dim_out, causal=causal)
         self.block2 = Block(dim_out, dim_out, causal=causal)
         self.res_conv = PseudoConv3d(dim, dim_out, 1) if dim != dim_out else nn.Identity()
@@ -82,28 +83,44 @@ class ResnetBlock(nn.Module):
         self,
         x: Tensor,
         timestep_emb: Tensor | None = None,
-        enable_time: bool | Temporal = True,
+        enable_time: bool | Tensor | Temporal = True,
+        *,
+        frame_mask: Tensor | None = None,
     ) -> Tensor:
-        """Apply to an image or a video; with `enable_time=False`, to each frame on its own.
+        """Apply to an image or a video.
+
+        Args:
+            x: image (b dim h w) or video (b dim f h w).
+            timestep_emb: given if and only if the block was built with `timestep_cond_dim`.
+            enable_time: convolve over frames: one bool, or one for each sample (b).
+            frame_mask: False (b f) for frames that are padding at the end of a shorter clip.
 
         Raises:
-            ValueError: if `x` is neither an image nor a video, or not of `dim` channels, or if
-                `timestep_emb` is missing, not taken, or of another shape.
+            ValueError: if `x` is neither an image nor a video, or not of `dim` channels, if
+                `timestep_emb` is missing, not taken, or of another shape, or if `enable_time` or
+                `frame_mask` is a tensor of another shape or not of bools.
         """
         if (timestep_emb is None) != (self.timestep_mlp is None):
             needed = "given, as" if timestep_emb is None else "left out, since no"
             raise ValueError(f"`timestep_emb` must be {needed} `timestep_cond_dim` was given")
-        video, temporal = as_video(x, self.dim, enable_time)
+        video, temporal = as_video(x, self.dim, enable_time, frame_mask)
 
         scale_shift = None
         if timestep_emb is not None:
-            expected = (video.shape[0], self.timestep_mlp[1].in_features)
-            if timestep_emb.shape != expected:
+            batch, frames = video.shape[0], video.shape[2]
+            width = self.timestep_mlp[1].in_features
+            if timestep_emb.shape not in ((batch, width), (batch, frames, width)):
                 raise ValueError(
                     f"`timestep_emb` (shape {tuple(timestep_emb.shape)}) must be "
-                    f"(b, timestep_cond_dim) = {expected}"
+                    f"(b, timestep_cond_dim) = {(batch, width)} or (b, f, timestep_cond_dim) = "
+                    f"{(batch, frames, width)}"
                 )
-            scale_shift = self.timestep_mlp(timestep_emb)[:, :, None, None, None].chunk(2, dim=1)
+            emb = timestep_emb if timestep_emb.ndim == 3 else timestep_emb[:, None]
+            scale_shift = self.timestep_mlp(emb).movedim(-1, 1)[..., None, None].chunk(2, dim=1)
         out = self.block1(video, scale_shift, temporal)
         out = self.block2(out, enable_time=temporal)
         return as_given(out + self.res_conv(video), x)
+
+    def start_as_identity(self) -> None:
+        """Make a block of `dim` = `dim_out` give what it is given."""
+        nn.init.zeros_(self.block2.norm.gamma)

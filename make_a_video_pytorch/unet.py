@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from make_a_video_pytorch.attention import SpatioTemporalAttention
-from make_a_video_pytorch.checks import at_least, typechecked
+from make_a_video_pytorch.checks import at_least, must_be_multiple, one_per_stage, typechecked
+from make_a_video_pytorch.conditions import Conditioned
 from make_a_video_pytorch.conv import PseudoConv3d
-from make_a_video_pytorch.layout import Temporal, as_given, as_video, memory_format_of
-from make_a_video_pytorch.positions import SinusoidalPosEmb
+from make_a_video_pytorch.growth import Growable
+from make_a_video_pytorch.layout import Temporal, as_given, as_video, hide, memory_format_of
 from make_a_video_pytorch.resample import Downsample, Upsample
 from make_a_video_pytorch.resnet import ResnetBlock
 
 
-class SpaceTimeUnet(nn.Module):
+class SpaceTimeUnet(Conditioned, Growable):
     """A diffusion U-Net for images and videos.
 
     Make-A-Video (Singer et al. 2022, section 3.2): the U-Net of an image diffusion model whose
@@ -24,6 +28,10 @@ class SpaceTimeUnet(nn.Module):
     that at first `unet(video)` equals `unet(video, enable_time=False)`, bit for bit in fp32 on a
     CPU. With `temporal_compression` frames are at first averaged on the way down and repeated on
     the way up, and it is a still clip that gives the image's output in every frame.
+
+    Every condition is optional twice: what the U-Net is not built for costs nothing, and what it
+    is built for may be left out of a call, as for the null condition of classifier-free guidance.
+    All enter by weights that are zero at first.
 
     Shapes: image (b channels h w) or video (b channels f h w), returned in the same shape and
     memory format. h and w are multiples of `image_size_multiple`, f of `frame_multiple`.
@@ -47,30 +55,32 @@ class SpaceTimeUnet(nn.Module):
         causal_time_attn: bool = False,            # attention sees no later frames
         attn_rotary: bool = False,                 # rotary positions in attention
         causal: bool = False,                      # no temporal part sees later frames
+        channels_out: int | None = None,           # channels predicted; `channels` if None
+        cond_channels: int = 0,                    # channels of the pictures to condition on
+        cond_dim: int | None = None,               # width of a vector to condition on
+        context_dim: int | None = None,            # features of the tokens to condition on
+        condition_on_fps: bool = False,            # take the frames per second
+        temporal_window: int | None = None,        # frames attended to on either side, if not all
+        gradient_checkpointing: bool = False,      # compute blocks again in backward
     ) -> None:
-        super().__init__()
+        super().__init__(dim, condition_on_timestep, cond_dim, condition_on_fps, cond_channels)
+        given = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        # the constructor's arguments, fit for JSON beside a checkpoint and for `grow`
+        self.config = {k: tuple(v) if isinstance(v, Sequence) else v for k, v in given.items()}
+        channels_out = channels if channels_out is None else channels_out
         at_least(
-            1, dim=dim, channels=channels, attn_dim_head=attn_dim_head, attn_heads=attn_heads
+            1,
+            channels=channels,
+            channels_out=channels_out,
+            attn_dim_head=attn_dim_head,
+            attn_heads=attn_heads,
         )
-        stages = len(dim_mult)
-        for name, values in (
-            ("dim_mult", dim_mult),
-            ("self_attns", self_attns),
-            ("temporal_compression", temporal_compression),
-            ("resnet_block_depths", resnet_block_depths),
-        ):
-            if not all(isinstance(value, int) for value in values):  # beartype samples one entry
-                raise TypeError(f"`{name}` (={tuple(values)}) must have int or bool entries")
-            if len(values) != stages:
-                raise ValueError(
-                    f"`{name}` (={tuple(values)}) must have {stages} entries, one for each of "
-                    f"`dim_mult` (={tuple(dim_mult)})"
-                )
-        if stages == 0 or min(*dim_mult, *resnet_block_depths) < 1:
-            raise ValueError(
-                f"`dim_mult` (={tuple(dim_mult)}) and `resnet_block_depths` "
-                f"(={tuple(resnet_block_depths)}) must have entries of at least 1"
-            )
+        one_per_stage(
+            dim_mult,
+            self_attns=self_attns,
+            temporal_compression=temporal_compression,
+            resnet_block_depths=resnet_block_depths,
+        )
         if causal and any(temporal_compression):
             raise ValueError(
                 f"`temporal_compression` (={tuple(temporal_compression)}) must be all False with "
@@ -78,16 +88,11 @@ class SpaceTimeUnet(nn.Module):
             )
 
         self.channels = channels
+        self.channels_out = channels_out
+        self.gradient_checkpointing = gradient_checkpointing
         self.frame_multiple = 2 ** sum(map(bool, temporal_compression))
-        self.image_size_multiple = 2**stages
+        self.image_size_multiple = 2 ** len(dim_mult)
         self.skip_scale = 2**-0.5  # Imagen (Saharia et al. 2022, appendix B)
-
-        self.to_timestep_cond = timestep_dim = None
-        if condition_on_timestep:
-            timestep_dim = dim * 4
-            self.to_timestep_cond = nn.Sequential(
-                SinusoidalPosEmb(dim), nn.Linear(dim, timestep_dim), nn.SiLU()
-            )
 
         def resnet(dim_in: int, dim_out: int, cond_dim: int | None = None) -> ResnetBlock:
             return ResnetBlock(dim_in, dim_out, timestep_cond_dim=cond_dim, causal=causal)
@@ -101,6 +106,8 @@ class SpaceTimeUnet(nn.Module):
                 flash=flash_attn,
                 causal_time_attn=causal or causal_time_attn,
                 rotary=attn_rotary,
+                temporal_window=temporal_window,
+                context_dim=context_dim,
             )
 
         self.downs = nn.ModuleList()
@@ -110,124 +117,134 @@ class SpaceTimeUnet(nn.Module):
             dims, dims[1:], self_attns, temporal_compression, resnet_block_depths, strict=False
         ):
             compress_time = bool(compress_time)
-            self.downs.append(
+            self.downs.append(nn.ModuleList([
+                resnet(dim_in, dim_out, self.emb_dim),
+                nn.ModuleList(resnet(dim_out, dim_out) for _ in range(depth)),
+                attention(dim_out) if attend else None,
+                Downsample(dim_out, downsample_time=compress_time),
+            ]))
+            self.ups.append(nn.ModuleList([
+                resnet(dim_out * 2, dim_in, self.emb_dim),
                 nn.ModuleList(
-                    [
-                        resnet(dim_in, dim_out, timestep_dim),
-                        nn.ModuleList(resnet(dim_out, dim_out) for _ in range(depth)),
-                        attention(dim_out) if attend else None,
-                        Downsample(dim_out, downsample_time=compress_time),
-                    ]
-                )
-            )
-            self.ups.append(
-                nn.ModuleList(
-                    [
-                        resnet(dim_out * 2, dim_in, timestep_dim),
-                        nn.ModuleList(
-                            resnet(dim_in + (dim_out if index == 0 else 0), dim_in)
-                            for index in range(depth)
-                        ),
-                        attention(dim_in) if attend else None,
-                        Upsample(dim_out, upsample_time=compress_time),
-                    ]
-                )
-            )
+                    resnet(dim_in + (dim_out if index == 0 else 0), dim_in)
+                    for index in range(depth)
+                ),
+                attention(dim_in) if attend else None,
+                Upsample(dim_out, upsample_time=compress_time),
+            ]))
 
-        self.mid_block1 = resnet(dims[-1], dims[-1], timestep_dim)
+        self.mid_block1 = resnet(dims[-1], dims[-1], self.emb_dim)
         self.mid_attn = attention(dims[-1])
-        self.mid_block2 = resnet(dims[-1], dims[-1], timestep_dim)
+        self.mid_block2 = resnet(dims[-1], dims[-1], self.emb_dim)
 
-        self.conv_in = PseudoConv3d(channels, dim, 7, temporal_kernel_size=3, causal=causal)
-        self.conv_out = PseudoConv3d(dim, channels, 3, temporal_kernel_size=3, causal=causal)
+        dim_in = channels + cond_channels
+        self.conv_in = PseudoConv3d(dim_in, dim, 7, temporal_kernel_size=3, causal=causal)
+        self.conv_out = PseudoConv3d(dim, channels_out, 3, temporal_kernel_size=3, causal=causal)
+        with torch.no_grad():
+            self.conv_in.spatial_conv.weight[:, channels:].zero_()
 
     def forward(
         self,
         x: Tensor,
         timestep: Tensor | float | None = None,
-        enable_time: bool | Temporal = True,
+        enable_time: bool | Tensor | Temporal = True,
+        *,
+        cond_images: Tensor | None = None,
+        cond: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        fps: Tensor | float | None = None,
+        frame_mask: Tensor | None = None,
     ) -> Tensor:
         """Predict from a noisy image or video; with `enable_time=False`, frame by frame.
 
         Args:
             x: image (b channels h w) or video (b channels f h w).
-            timestep: the diffusion step, one number or (b), of any dtype; given if and only if
-                the U-Net was built with `condition_on_timestep`.
-            enable_time: run the temporal parts on a video of more than one frame.
+            timestep: the diffusion step, one number, (b), or (b f) for a noise level of each
+                frame, of any dtype; given if and only if the U-Net was built with
+                `condition_on_timestep`.
+            enable_time: run the temporal parts on a video of more than one frame: one bool, or
+                one for each sample (b), as for a batch of videos and of clips of images.
+            cond_images: pictures (b cond_channels [f] h w) beside `x`: a video of low resolution
+                resized, frames to be kept, an earlier prediction. One picture stands for all
+                frames. Zeros if left out.
+            cond: a vector (b cond_dim), such as an image embedding. Zeros if left out.
+            context: tokens (b n context_dim), such as a text's. None if left out.
+            context_mask: False (b n) for tokens that are not to be seen.
+            fps: frames per second of the clip, one number or (b); on images it has no effect.
+            frame_mask: False (b f) for frames that are padding at the end of a shorter clip,
+                whose length is a multiple of `frame_multiple`. They come out as zeros.
 
         Raises:
-            ValueError: if `x` has another rank, other channels or sizes that are no multiples,
-                or `timestep` is missing, not taken, or neither a number nor (b).
+            ValueError: if `x` has another rank, other channels or sizes that are no multiples, or
+                if another argument is missing, of another shape, or not one that the U-Net was
+                built for.
         """
-        video, temporal = as_video(x, self.channels, enable_time)
-        self.check_sizes(video, temporal)
-        emb = self.embed_timestep(timestep, video.shape[0])
+        video, temporal = as_video(x, self.channels, enable_time, frame_mask)
+        frames, height, width = video.shape[2:]
+        must_be_multiple(
+            self.image_size_multiple, "two to the number of stages", height=height, width=width
+        )
+        if temporal.runs:
+            must_be_multiple(
+                self.frame_multiple, "the product of `temporal_compression`", frames=frames
+            )
+        if self.frame_multiple > 1 and not isinstance(enable_time, Tensor):
+            # no clip is of one frame, which would make its sample an image
+            temporal = replace(temporal, videos=None)
+        emb = self.embed(timestep, cond, fps, video, temporal)
+        video = self.beside(video, cond_images)
+        if frame_mask is not None:
+            video = hide(video, frame_mask)
+
+        tokens = {"context": context, "context_mask": context_mask}
+
+        def run(block: nn.Module, video: Tensor, **further: Tensor | None) -> Tensor:
+            function = partial(block, enable_time=temporal, **further)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                return checkpoint(function, video, use_reentrant=False, preserve_rng_state=False)
+            return function(video)
 
         # In
         video = self.conv_in(video, temporal)
 
         # Down
-        skips = []
+        skips, levels = [], []
         for init_block, blocks, attention, downsample in self.downs:
-            video = init_block(video, emb, temporal)
+            video = run(init_block, video, timestep_emb=emb)
             skips.append(video)
             for block in blocks:
-                video = block(video, enable_time=temporal)
+                video = run(block, video)
             if attention is not None:
-                video = attention(video, temporal)
+                video = run(attention, video, **tokens)
             skips.append(video)
+            levels.append((temporal, emb))
+            frames = video.shape[2]
             video = downsample(video, temporal)
+            if temporal.runs and downsample.down_time is not None:
+                if emb is not None and emb.ndim == 3:  # a pair of frames gets the mean of its two
+                    emb = temporal.halve(emb, emb.unflatten(1, (-1, 2)).mean(2))
+                temporal = temporal.halved(frames)
 
         # Mid
-        video = self.mid_block1(video, emb, temporal)
-        video = self.mid_attn(video, temporal)
-        video = self.mid_block2(video, emb, temporal)
+        video = run(self.mid_block1, video, timestep_emb=emb)
+        video = run(self.mid_attn, video, **tokens)
+        video = run(self.mid_block2, video, timestep_emb=emb)
 
         # Up
         for init_block, blocks, attention, upsample in reversed(self.ups):
+            temporal, emb = levels.pop()
             video = upsample(video, temporal)
             video = torch.cat((skips.pop() * self.skip_scale, video), dim=1)
-            video = init_block(video, emb, temporal)
+            video = run(init_block, video, timestep_emb=emb)
             video = torch.cat((skips.pop() * self.skip_scale, video), dim=1)
             for block in blocks:
-                video = block(video, enable_time=temporal)
+                video = run(block, video)
             if attention is not None:
-                video = attention(video, temporal)
+                video = run(attention, video, **tokens)
 
         # Out
-        out = as_given(self.conv_out(video, temporal), x)
-        return out.contiguous(memory_format=memory_format_of(x))
-
-    def embed_timestep(self, timestep: Tensor | float | None, batch: int) -> Tensor | None:
-        """The conditioning vectors (b 4*dim) of `timestep`, a number or (b)."""
-        if (timestep is None) != (self.to_timestep_cond is None):
-            needed = "given, as" if timestep is None else "left out, unless"
-            raise ValueError(f"`timestep` must be {needed} `condition_on_timestep` is True")
-        if timestep is None:
-            return None
-        sinusoid, linear, act = self.to_timestep_cond
-        if not isinstance(timestep, Tensor):
-            # a tensor that is filled, so that a compiler does not make a graph for each number
-            timestep = torch.full((1,), timestep, device=linear.weight.device)
-        timestep = timestep.to(linear.weight.device)
-        if timestep.numel() != 1 and timestep.numel() != batch:
-            raise ValueError(
-                f"`timestep` (shape {tuple(timestep.shape)}) must be one number or (b), with b = "
-                f"{batch} as in `x`"
-            )
-        emb = sinusoid(timestep.reshape(-1)).to(linear.weight.dtype)
-        return act(linear(emb)).expand(batch, -1)
-
-    def check_sizes(self, video: Tensor, temporal: Temporal) -> None:
-        frames, height, width = video.shape[2:]
-        if temporal and frames % self.frame_multiple:
-            raise ValueError(
-                f"`frames` (={frames}) must be divisible by {self.frame_multiple}, the product of "
-                "`temporal_compression`"
-            )
-        for name, size in (("height", height), ("width", width)):
-            if size % self.image_size_multiple:
-                raise ValueError(
-                    f"`{name}` (={size}) must be divisible by {self.image_size_multiple}, two to "
-                    "the number of stages"
-                )
+        out = self.conv_out(video, temporal)
+        if frame_mask is not None:
+            out = hide(out, frame_mask)
+        return as_given(out, x).contiguous(memory_format=memory_format_of(x))

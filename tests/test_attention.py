@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from make_a_video_pytorch import SpatioTemporalAttention
-from make_a_video_pytorch.attention import KeyValueProjection
+from make_a_video_pytorch.multihead import KeyValueProjection
 from make_a_video_pytorch.positions import rotate
 from tests.zoo import randomize
 

@@ -11,7 +11,7 @@ import make_a_video_pytorch
 PACKAGE = Path(make_a_video_pytorch.__file__).parent
 FLOORS = [
     {"attend", "checks", "layout", "norm", "parameters", "positions"},
-    {"conv", "feed_forward", "resample"},
+    {"conditions", "conv", "feed_forward", "growth", "multihead", "resample"},
     {"attention", "resnet"},
     {"unet"},
     {"__init__"},

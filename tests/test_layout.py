@@ -41,7 +41,7 @@ def test_a_video_in_any_memory_format_comes_out_in_the_layout(video):
     out, temporal = as_video(video, video.shape[1])
     assert torch.equal(out, video)
     assert in_layout(out)
-    assert temporal is Temporal.ON
+    assert temporal == Temporal(True)
 
 
 def test_no_copy_of_what_is_in_the_layout():
@@ -71,12 +71,12 @@ def test_folding_is_a_view_that_convolutions_take_as_it_is(batch, frames):
 
 def test_temporal_parts_run_on_a_clip_unless_decided_otherwise():
     clip, image = torch.zeros(1, 2, 3, 4, 5), torch.zeros(1, 2, 4, 5)
-    assert as_video(clip, 2)[1] is Temporal.ON
-    assert as_video(clip, 2, False)[1] is Temporal.OFF
-    assert as_video(image, 2)[1] is Temporal.OFF
-    assert as_video(clip[:, :, :1], 2)[1] is Temporal.OFF
-    assert as_video(clip[:, :, :1], 2, Temporal.ON)[1] is Temporal.ON
-    assert as_video(clip, 2, Temporal.OFF)[1] is Temporal.OFF
+    assert as_video(clip, 2)[1] == Temporal(True)
+    assert as_video(clip, 2, False)[1] == Temporal(False)
+    assert as_video(image, 2)[1] == Temporal(False)
+    assert as_video(clip[:, :, :1], 2)[1] == Temporal(False)
+    assert as_video(clip[:, :, :1], 2, Temporal(True))[1] == Temporal(True)
+    assert as_video(clip, 2, Temporal(False))[1] == Temporal(False)
 
 
 def test_the_answer_comes_in_the_memory_format_that_was_given():
