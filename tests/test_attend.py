@@ -96,3 +96,53 @@ def test_on_cuda_a_bias_keeps_cudnn_out():
 
 def test_it_says_what_it_does():
     assert repr(Attend(causal=True)) == "Attend(flash=True, causal=True)"
+
+
+@pytest.mark.parametrize("flash", [True, False])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("length", "window"), [(7, 1), (7, 2), (11, 3), (5, 3), (65, 4), (4, 2)])
+def test_a_window_is_a_band_of_the_scores(flash, causal, length, window):
+    q, k, v = torch.randn(3, 2, 6, length, 8).double().unbind()
+    offset = torch.arange(length) - torch.arange(length)[:, None]
+    by_offset = torch.randn(3, 2 * 65).double()
+    band = (offset.abs() <= window) & ((offset <= 0) | (not causal))
+    mask = torch.rand(2, length) > 0.3
+    mask[:, 0] = True
+    windowed = Attend(flash=flash, causal=causal, window=window)
+    span = torch.arange(windowed.span(length))
+    bias = by_offset[:, span - span[:, None] + 65]
+    scores = q @ k.mT / 8**0.5
+    for given_bias, given_mask in [(None, None), (bias, None), (bias, mask), (None, mask)]:
+        expected, seen = scores, band.expand(2, 1, -1, -1)
+        if given_bias is not None:
+            expected = expected + by_offset[:, offset + 65].repeat(2, 1, 1)
+        if given_mask is not None:
+            seen = seen & mask[:, None, None]
+        expected = expected.masked_fill(~seen, -torch.inf).softmax(-1).nan_to_num() @ v
+        out = windowed(q, k, v, given_bias, given_mask)
+        rows = seen.any(-1).expand(2, 6, length)  # others see nothing, and mean nothing
+        torch.testing.assert_close(out[rows], expected[rows])
+        assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("window", [4, 5, 100])
+def test_a_window_over_all_is_full_attention(window):
+    q, k, v = torch.randn(3, 2, 6, 5, 8).unbind()
+    bias = torch.randn(3, 5, 5)
+    assert torch.equal(Attend(window=window)(q, k, v, bias), Attend()(q, k, v, bias))
+
+
+def test_windowed_attention_grows_in_proportion_to_the_length(monkeypatch):
+    """Scores counted, in the calls of the fused kernel."""
+    counted = []
+
+    def count(q, k, v, **kwargs):
+        counted.append(q.shape[:3].numel() * k.shape[2])
+        return q
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", count)
+    for length in (64, 128):
+        q = torch.randn(2, 3, length, 8)
+        Attend(window=4)(q, q, q)
+    assert counted[1] == 2 * counted[0]
+    assert counted[0] == 2 * 3 * 64 * 12

@@ -11,7 +11,8 @@ import make_a_video_pytorch
 PACKAGE = Path(make_a_video_pytorch.__file__).parent
 FLOORS = [
     {"attend", "checks", "layout", "norm", "parameters", "positions"},
-    {"conditions", "conv", "feed_forward", "growth", "multihead", "resample"},
+    {"conditions", "conv", "feed_forward", "growth", "guidance", "multihead"}
+    | {"recipes", "resample"},
     {"attention", "resnet"},
     {"unet"},
     {"__init__"},

@@ -19,6 +19,7 @@ PARTS = (
     "token_shift",
     "down_time",
     "up_time",
+    "to_fps_cond",
 )
 
 

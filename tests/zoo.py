@@ -20,6 +20,11 @@ from make_a_video_pytorch import (
 from make_a_video_pytorch.feed_forward import FeedForward
 from make_a_video_pytorch.resnet import Block
 
+# What a U-Net can be conditioned on.
+CONDITIONS = dict(
+    cond_channels=2, channels_out=6, cond_dim=4, context_dim=6, condition_on_fps=True
+)  # fmt: skip
+
 UNET = dict(
     dim=5,
     channels=3,
@@ -32,17 +37,35 @@ UNET = dict(
 )
 
 
+EXTRA = {
+    "timestep": lambda: torch.tensor([3, 811]),
+    "cond": lambda: torch.linspace(-1, 1, 2 * 4).view(2, 4),
+    "context": lambda: torch.linspace(-1, 1, 2 * 5 * 6).cos().view(2, 5, 6),
+    "context_mask": lambda: torch.arange(5) < torch.tensor([[3], [5]]),
+    "fps": lambda: torch.tensor([8.0, 24.0]),
+    "cond_images": lambda: torch.linspace(-1, 1, 2 * 2 * 8 * 12).view(2, 2, 8, 12),
+}
+
+
+# The smallest U-Net, for what takes seconds.
+ONE_STAGE = dict(
+    dim=4, dim_mult=(2,), self_attns=(True,), temporal_compression=(True,),
+    resnet_block_depths=(1,), attn_dim_head=8, attn_heads=2,
+)  # fmt: skip
+
+
 class Entry(NamedTuple):
     build: Callable[[], nn.Module]
     shape: tuple[int, int, int, int, int]  # of a video it takes: b c f h w
-    timestep: bool = False
+    takes: tuple[str, ...] = ()  # what else its forward takes, of EXTRA
 
     def video(self, **kwargs) -> Tensor:
         return torch.randn(self.shape, **kwargs)
 
-    def extra(self, dtype=None) -> dict[str, Tensor]:
+    def extra(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
         """Further arguments of its forward."""
-        return {"timestep": torch.tensor([3, 811])[: self.shape[0]]} if self.timestep else {}
+        extra = {name: EXTRA[name]() for name in self.takes}
+        return {k: v.to(dtype) if v.is_floating_point() else v for k, v in extra.items()}
 
 
 def attention(**kwargs) -> Callable[[], nn.Module]:
@@ -54,6 +77,7 @@ def unet(**kwargs) -> Callable[[], nn.Module]:
 
 
 SMALL, EVEN, LARGE = (2, 7, 3, 5, 9), (2, 7, 4, 6, 10), (2, 3, 6, 8, 12)
+LONG = (2, 7, 6, 2, 3)
 
 # All of whose temporal parts start as the identity.
 IDENTITY = {
@@ -68,6 +92,11 @@ IDENTITY = {
     "attention-explicit": Entry(attention(flash=False), SMALL),
     "attention-causal": Entry(attention(causal_time_attn=True), SMALL),
     "attention-causal-plain": Entry(attention(causal_time_attn=True, pos_bias=False), SMALL),
+    "attention-window": Entry(attention(temporal_window=1), LONG),
+    "attention-window-causal": Entry(
+        attention(temporal_window=2, causal_time_attn=True, rotary=True), LONG
+    ),
+    "attention-context": Entry(attention(context_dim=6), SMALL, ("context", "context_mask")),
     "attention-alone": Entry(attention(add_feed_forward=False), SMALL),
     "feed-forward": Entry(lambda: FeedForward(7), SMALL),
     "block": Entry(lambda: Block(7, 4), SMALL),
@@ -75,10 +104,14 @@ IDENTITY = {
     "resnet-same": Entry(lambda: ResnetBlock(7, 7, causal=True), SMALL),
     "down-space": Entry(lambda: Downsample(7), EVEN),
     "up-space": Entry(lambda: Upsample(7, nonlin=True), SMALL),
-    "unet": Entry(unet(), LARGE, timestep=True),
-    "unet-rotary": Entry(unet(attn_rotary=True, attn_pos_bias=False), LARGE, timestep=True),
-    "unet-causal": Entry(unet(causal=True), LARGE, timestep=True),
+    "unet": Entry(unet(), LARGE, ("timestep",)),
+    "unet-rotary": Entry(unet(attn_rotary=True, attn_pos_bias=False), LARGE, ("timestep",)),
+    "unet-causal": Entry(unet(causal=True), LARGE, ("timestep",)),
     "unet-no-timestep": Entry(unet(condition_on_timestep=False), LARGE),
+    "unet-conditions": Entry(unet(**CONDITIONS), LARGE, tuple(EXTRA)),
+    "unet-window-checkpoint": Entry(
+        unet(temporal_window=2, gradient_checkpointing=True), LARGE, ("timestep",)
+    ),
 }
 
 # Those that change the number of frames, or change it inside.
@@ -87,9 +120,9 @@ RESAMPLING = {
     "down-time": Entry(lambda: Downsample(7, False, True), EVEN),
     "up-both": Entry(lambda: Upsample(7, upsample_time=True), SMALL),
     "up-time": Entry(lambda: Upsample(7, False, True), SMALL),
-    "unet-compressed": Entry(unet(temporal_compression=(False, True)), LARGE, timestep=True),
+    "unet-compressed": Entry(unet(temporal_compression=(False, True)), LARGE, ("timestep",)),
     "unet-to-one-frame": Entry(
-        unet(temporal_compression=(True, True)), (2, 3, 4, 8, 12), timestep=True
+        unet(temporal_compression=(True, True)), (2, 3, 4, 8, 12), ("timestep",)
     ),
 }
 

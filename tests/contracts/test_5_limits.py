@@ -85,7 +85,7 @@ def test_every_dtype(entry, dtype):
     module, video = entry.build(), entry.video()
     randomize(module, 0.1)
     expected = module(video, **entry.extra())
-    out = module.to(dtype)(video.to(dtype), **entry.extra())
+    out = module.to(dtype)(video.to(dtype), **entry.extra(dtype))
     assert out.dtype == dtype
     tolerance = {torch.float64: 1e-5, torch.float16: 0.02, torch.bfloat16: 0.15}[dtype]
     torch.testing.assert_close(out.float(), expected, rtol=tolerance, atol=tolerance)
@@ -111,7 +111,7 @@ def test_fp16_zeros_and_large_inputs_stay_finite(entry, value):
     """The square of 1,000 is more than fp16 holds."""
     module = entry.build().half()
     video = torch.full(entry.shape, value, dtype=torch.float16)
-    assert module(video, **entry.extra()).isfinite().all()
+    assert module(video, **entry.extra(torch.float16)).isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from packaging.version import Version
 from torch.nn.parallel import DistributedDataParallel
 
 from make_a_video_pytorch import SpaceTimeUnet, SpatioTemporalAttention
-from tests.zoo import EVERY, UNET, each, randomize
+from tests.zoo import EVERY, ONE_STAGE, UNET, each, randomize
 
 TORCH_2_6 = Version(torch.__version__).release < (2, 7)
 
@@ -42,12 +42,6 @@ def test_compiles_without_a_graph_break(entry, dynamo):
     for x in (video[:, :, 0], video):
         out, expected = compiled(x, **entry.extra()), module(x, **entry.extra())
         torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
-
-
-ONE_STAGE = dict(
-    dim=4, dim_mult=(2,), self_attns=(True,), temporal_compression=(True,),
-    resnet_block_depths=(1,), attn_dim_head=8, attn_heads=2,
-)  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,146 @@
+"""Classifier-free guidance (floor 1): Ho and Salimans 2022."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor, nn
+
+from make_a_video_pytorch.checks import at_least, typechecked
+from make_a_video_pytorch.layout import must_be_mask
+
+
+class NullConditions(nn.Module):
+    """Learned stand-ins for a `cond` and a `context` that are left out, at first zeros.
+
+    Give one to `drop_conditions` in training, and the same one to `guide`.
+    """
+
+    @typechecked
+    def __init__(
+        self,
+        *,
+        cond_dim: int | None = None,     # width of the U-Net's `cond`, if it has one
+        context_dim: int | None = None,  # features of its `context` tokens, if it has one
+    ) -> None:
+        super().__init__()
+        for name, size in (("cond", cond_dim), ("context", context_dim)):
+            if size is not None:
+                at_least(1, **{f"{name}_dim": size})
+            parameter = None if size is None else nn.Parameter(torch.zeros(size))
+            self.register_parameter(name, parameter)
+
+
+@typechecked
+def drop_conditions(
+    dropped: Tensor | float | int,
+    *,
+    cond: Tensor | None = None,
+    context: Tensor | None = None,
+    context_mask: Tensor | None = None,
+    null: NullConditions | None = None,
+    generator: Generator | None = None,
+) -> dict[str, Tensor]:
+    """Conditions to train with: those of the samples that are dropped become null (Algorithm 1).
+
+    A null `cond` is zeros and a null `context` has no token to see, or else they are the learned
+    ones of `null`, a token in the first place.
+
+    Args:
+        dropped: the probability with which a sample is dropped, or which ones are, bool (b).
+        cond: vectors (b cond_dim).
+        context: tokens (b n context_dim).
+        context_mask: False (b n) for tokens that are not to be seen.
+        null: the learned null conditions.
+        generator: where randomness comes from.
+
+    Returns:
+        The arguments for the U-Net, `cond`, `context` and `context_mask`, as far as given.
+
+    Raises:
+        ValueError: if no condition is given, the probability is none, or a shape does not fit.
+    """
+    given = cond if cond is not None else context
+    if given is None:
+        raise ValueError("`cond` or `context` must be given")
+    batch = given.shape[0]
+    if not isinstance(dropped, Tensor):
+        if not 0 <= dropped <= 1:
+            raise ValueError(f"`dropped` (={dropped}) must be between 0 and 1")
+        dropped = torch.rand(batch, generator=generator) < dropped
+    must_be_mask("dropped", dropped, "(b)", (batch,))
+    dropped = dropped.to(given.device)
+
+    kept = {}
+    if cond is not None:
+        null_cond = cond.new_zeros(()) if null is None else learned(null.cond, "cond", cond)
+        kept["cond"] = torch.where(dropped[:, None], null_cond, cond)
+    if context is not None:
+        if context_mask is None:
+            context_mask = context.new_ones(context.shape[:2], dtype=torch.bool)
+        must_be_mask("context_mask", context_mask, "(b, n)", tuple(context.shape[:2]))
+        null_mask = torch.zeros_like(context_mask)
+        if null is not None:
+            token = learned(null.context, "context", context)
+            context = torch.where(dropped[:, None, None], token, context)
+            null_mask[:, :1] = True
+        kept["context"] = context
+        kept["context_mask"] = torch.where(dropped[:, None], null_mask, context_mask)
+    return kept
+
+
+def learned(parameter: Tensor | None, name: str, like: Tensor) -> Tensor:
+    """The learned null condition, if it is one for conditions `like` these."""
+    if parameter is None or parameter.shape != like.shape[-1:]:
+        size = None if parameter is None else parameter.shape[0]
+        raise ValueError(
+            f"`null` (`{name}_dim`={size}) must have `{name}_dim` = {like.shape[-1]}, as `{name}` "
+            f"(shape {tuple(like.shape)}) has"
+        )
+    return parameter.to(like.dtype)
+
+
+@typechecked
+def guide(
+    unet: Callable[..., Tensor], scale: float | int, *, null: NullConditions | None = None
+) -> Callable[..., Tensor]:
+    """A model that is called as `unet` and gives null + scale * (conditioned - null).
+
+    Equation 6 with `scale` = 1 + w: 1 is no guidance, 0 no condition. `cond` and `context` are
+    guided by; every other argument, such as `cond_images`, serves both predictions, which are
+    made in one batch of twice the size.
+
+    Args:
+        unet: a SpaceTimeUnet, or anything called like one.
+        scale: how strongly to follow the conditions.
+        null: the learned null conditions that it was trained with.
+    """
+
+    def guided(
+        x: Tensor,
+        *args: object,
+        cond: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        **others: object,
+    ) -> Tensor:
+        batch = x.shape[0]
+
+        def twice(value: object) -> object:
+            of_samples = isinstance(value, Tensor) and value.ndim and value.shape[0] == batch
+            return torch.cat((value, value)) if of_samples else value
+
+        conditions = drop_conditions(
+            torch.arange(2 * batch) >= batch,
+            cond=twice(cond),
+            context=twice(context),
+            context_mask=twice(context_mask),
+            null=null,
+        )
+        others = {name: twice(value) for name, value in others.items()}
+        out = unet(twice(x), *map(twice, args), **conditions, **others)
+        conditioned, unconditioned = out.chunk(2)
+        return torch.lerp(unconditioned, conditioned, scale)
+
+    return guided
