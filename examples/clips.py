@@ -26,14 +26,15 @@ class MovingDigits:
     """One handwritten digit that moves in a straight line and bounces off the sides.
 
     After Moving MNIST (Srivastava et al. 2015, section 3.1), with one digit a clip, from
-    scikit-learn's 1,797 scanned digits of 8x8 pixels.
+    scikit-learn's 1,797 scanned digits of 8x8 pixels, of which 297 are held out.
     """
 
     channels = 1
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, held_out: bool = False) -> None:
         self.size = size
-        self.digits = torch.from_numpy(load_digits().images).float()[:, None] / 16
+        digits = torch.from_numpy(load_digits().images).float()[:, None] / 16
+        self.digits = digits[1500:] if held_out else digits[:1500]
 
     def __call__(self, count: int, frames: int, generator: Generator) -> Tensor:
         """Make `count` clips, each with a digit, a start, a direction and a speed of its own."""
@@ -67,16 +68,24 @@ class VideoFiles:
 
     channels = 3
 
-    def __init__(self, path: Path, size: int, frames: int) -> None:
+    def __init__(self, path: Path, size: int, frames: int, held_out: bool = False) -> None:
         files = [path]
         if path.is_dir():
             files = sorted(f for f in path.iterdir() if f.suffix.lower() in VIDEO_SUFFIXES)
         if not files:
             raise DataError(f"no video in {path} ({', '.join(VIDEO_SUFFIXES)})")
-        self.videos = [read_video(file, size) for file in files]
-        for file, video in zip(files, self.videos, strict=True):
+        self.videos = []
+        for file in files:
+            video = read_video(file, size)
             if len(video) < frames:
                 raise DataError(f"{file} has {len(video)} frames, a clip takes {frames}")
+            # of a video that is long enough for it, the last tenth, or clip, is held out
+            cut = len(video) - max(len(video) // 10, frames)
+            if cut >= frames:
+                video = video[cut:] if held_out else video[:cut]
+            elif held_out:
+                raise DataError(f"{file} has {len(video)} frames, too few to hold some out")
+            self.videos.append(video)
 
     def __call__(self, count: int, frames: int, generator: Generator) -> Tensor:
         """Cut `count` clips of `frames` successive frames, every start equally likely."""
@@ -116,6 +125,10 @@ def read_video(path: Path, size: int) -> Tensor:
     return torch.from_numpy(np.stack(frames))
 
 
-def open_clips(data: str, size: int, frames: int) -> MovingDigits | VideoFiles:
-    """The clips that `--data` names: `digits`, or a path."""
-    return MovingDigits(size) if data == "digits" else VideoFiles(Path(data), size, frames)
+def open_clips(
+    data: str, size: int, frames: int, held_out: bool = False
+) -> MovingDigits | VideoFiles:
+    """The clips that `--data` names, `digits` or a path; those `held_out` are never trained on."""
+    if data == "digits":
+        return MovingDigits(size, held_out)
+    return VideoFiles(Path(data), size, frames, held_out)

@@ -1,6 +1,6 @@
 """Image diffusion models made into video diffusion models: Make-A-Video's modules in PyTorch."""
 
-from make_a_video_pytorch.attention import SpatioTemporalAttention
+from make_a_video_pytorch.attention import SpatioTemporalAttention, chunk_attention
 from make_a_video_pytorch.conv import PseudoConv3d
 from make_a_video_pytorch.parameters import spatial_parameters, temporal_parameters
 from make_a_video_pytorch.resample import Downsample, Upsample
@@ -14,6 +14,7 @@ __all__ = [
     "SpaceTimeUnet",
     "SpatioTemporalAttention",
     "Upsample",
+    "chunk_attention",
     "spatial_parameters",
     "temporal_parameters",
 ]

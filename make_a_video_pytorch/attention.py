@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from make_a_video_pytorch.checks import at_least, must_be_taken, typechecked
 from make_a_video_pytorch.feed_forward import FeedForward
-from make_a_video_pytorch.layout import Temporal, as_given, as_video
+from make_a_video_pytorch.layout import Temporal, as_given, as_video, unfold_pixels
 from make_a_video_pytorch.multihead import Attention, CrossAttention
 from make_a_video_pytorch.parameters import acts_across_frames, zero_init
 from make_a_video_pytorch.positions import ContinuousPositionBias, RotaryPositions
@@ -62,6 +65,7 @@ class SpatioTemporalAttention(nn.Module):
         self.cross_attn = None
         if context_dim is not None:
             self.cross_attn = CrossAttention(dim, context_dim, dim_head, heads, flash)
+        self.frames_at_once = self.pixels_at_once = None  # see `chunk_attention`
         self.has_feed_forward = add_feed_forward
         if add_feed_forward:
             self.ff = FeedForward(dim, ff_mult)
@@ -95,12 +99,12 @@ class SpatioTemporalAttention(nn.Module):
         video, temporal = as_video(x, self.dim, enable_time, frame_mask)
         frames, height, width = video.shape[2:]
 
-        tokens = video.movedim(1, -1)
-        in_space = tokens.flatten(2, 3).flatten(0, 1)  # (b f) (h w) c
+        in_space = video.movedim(1, -1).flatten(2, 3).flatten(0, 1)  # (b f) (h w) c
         bias, angles = positions(
             self.spatial_rel_pos_bias, self.spatial_rotary, (height, width), device=x.device
         )
-        in_space = in_space + self.spatial_attn(in_space, bias, angles)
+        spatial = partial(self.spatial_attn, rel_pos_bias=bias, angles=angles)
+        in_space = in_space + in_pieces(spatial, in_space, 0, self.frames_at_once)
 
         out = in_space.unflatten(0, (-1, frames))  # b f (h w) c
         if temporal.runs:
@@ -113,16 +117,22 @@ class SpatioTemporalAttention(nn.Module):
             )
             # padding comes last, where no causal frame sees it
             mask = None if self.temporal_attn.attend.causal else temporal.real
-            attended = out + self.temporal_attn(out, bias, angles, mask)
+            over_time = partial(self.temporal_attn, rel_pos_bias=bias, angles=angles, mask=mask)
+            attended = out + in_pieces(over_time, out, 2, self.pixels_at_once)
             out = temporal.choose(attended, out)
 
         if context is not None:
-            out = out + self.cross_attn(out, context, context_mask)
+            cross = partial(self.cross_attn, context=context, context_mask=context_mask)
+            out = out + in_pieces(cross, out, 1, self.frames_at_once)
 
-        out = out.reshape(tokens.shape).movedim(-1, 1)
         if self.has_feed_forward:
-            out = out + self.ff(out, temporal)
-        return as_given(out, x)
+
+            def feed_forward(tokens: Tensor) -> Tensor:
+                as_clip = tokens.movedim(-1, 1).unsqueeze(-1)  # b c f (h w) 1
+                return self.ff(as_clip, temporal).squeeze(-1).movedim(1, -1)
+
+            out = out + in_pieces(feed_forward, out, 2, self.pixels_at_once)
+        return as_given(unfold_pixels(out.movedim(-1, 1), height, width), x)
 
     def start_as_identity(self) -> None:
         """Make it give what it is given."""
@@ -145,3 +155,38 @@ def positions(
     bias = None if rel_pos_bias is None else rel_pos_bias(*(sizes if span is None else span))
     angles = None if rotary is None else rotary(*sizes, device=device)
     return bias, angles
+
+
+@typechecked
+def chunk_attention(
+    module: nn.Module, *, frames: int | None = None, pixels: int | None = None
+) -> None:
+    """Let every SpatioTemporalAttention in `module` take less memory at once, for inference.
+
+    Attention over space and to a context then goes through at most so many `frames` at once, and
+    attention over frames and the feed-forward through at most so many `pixels`; None is all. The
+    results are equal; more, smaller steps take longer. In training `gradient_checkpointing` saves
+    more.
+
+    Raises:
+        ValueError: if a number is below 1.
+    """
+    for name, size in (("frames", frames), ("pixels", pixels)):
+        if size is not None:
+            at_least(1, **{name: size})
+    for part in module.modules():
+        if isinstance(part, SpatioTemporalAttention):
+            part.frames_at_once, part.pixels_at_once = frames, pixels
+
+
+def in_pieces(
+    function: Callable[[Tensor], Tensor], x: Tensor, dim: int, size: int | None
+) -> Tensor:
+    """`function(x)`, computed for at most `size` entries of dimension `dim` at once."""
+    if size is None or x.shape[dim] <= size:
+        return function(x)
+    out = torch.empty_like(x)
+    for start in range(0, x.shape[dim], size):
+        length = min(size, x.shape[dim] - start)
+        out.narrow(dim, start, length).copy_(function(x.narrow(dim, start, length)))
+    return out

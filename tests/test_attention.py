@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from make_a_video_pytorch import SpatioTemporalAttention
+from make_a_video_pytorch import SpatioTemporalAttention, chunk_attention
 from make_a_video_pytorch.multihead import KeyValueProjection
 from make_a_video_pytorch.positions import rotate
 from tests.zoo import randomize
@@ -109,3 +110,44 @@ def test_parts_that_were_not_asked_for_are_not_there():
         "spatial_attn",
         "temporal_attn",
     }
+
+
+class Largest(TorchDispatchMode):
+    """The size of the largest tensor that is made inside."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return out
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (2, 7), (4, None), (None, 20), (100, 1000)])
+@pytest.mark.parametrize("kind", ["all", "masked", "image"])
+def test_chunks_of_frames_and_pixels_change_nothing_but_the_memory(sizes, kind):
+    attn = randomize(SpatioTemporalAttention(7, dim_head=8, heads=3, context_dim=6))
+    model = torch.nn.Sequential(torch.nn.ModuleList([attn]))
+    video = torch.randn(2, 7, 5, 4, 9)
+    given = {"context": torch.randn(2, 3, 6)}
+    if kind == "masked":
+        given["frame_mask"] = torch.arange(5) < torch.tensor([[5], [3]])
+    x = video[:, :, 0] if kind == "image" else video
+    with torch.no_grad(), Largest() as before:
+        expected = attn(x, **given)
+    chunk_attention(model, frames=sizes[0], pixels=sizes[1])
+    with torch.no_grad(), Largest() as after:
+        torch.testing.assert_close(attn(x, **given), expected, rtol=1e-4, atol=1e-5)
+    if sizes == (1, 1) and kind != "image":
+        assert after.numel * 3 < before.numel
+    chunk_attention(model)
+    torch.testing.assert_close(attn(x, **given), expected, rtol=1e-4, atol=1e-5)
+    assert attn.frames_at_once is attn.pixels_at_once is None
+
+
+@pytest.mark.parametrize("name", ["frames", "pixels"])
+def test_chunks_of_nothing_are_refused(name):
+    with pytest.raises(ValueError, match=rf"`{name}` \(=0\) must be at least 1"):
+        chunk_attention(torch.nn.Identity(), **{name: 0})

@@ -23,7 +23,7 @@ def names():
 
 
 def test_every_block_runs(names):
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 9
     assert names["frame_by_frame"].shape == names["video"].shape
     names["optimizer"].step()
 

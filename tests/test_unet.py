@@ -7,7 +7,7 @@ from make_a_video_pytorch import (
     SpaceTimeUnet,
     SpatioTemporalAttention,
 )
-from tests.zoo import UNET, randomize
+from tests.zoo import CONDITIONS, EXTRA, UNET, randomize
 
 
 def test_calls_known_from_the_original_conv_and_attention():
@@ -111,3 +111,29 @@ def test_gradients():
     randomize(unet, 0.2).double()
     video = torch.randn(1, 1, 2, 2, 4).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: unet(x, 5), (video,), fast_mode=True)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_checkpointing_gives_the_same_gradients_and_keeps_less(compiled):
+    unet = randomize(SpaceTimeUnet(**UNET, **CONDITIONS), 0.2)
+    lean = unet.grow(gradient_checkpointing=True)
+    video, extra = torch.randn(2, 3, 4, 8, 12), {name: make() for name, make in EXTRA.items()}
+    kept, grads = [], []
+    for model in (unet, lean):
+        saved = {}
+        run = torch.compile(model, fullgraph=True, backend="aot_eager") if compiled else model
+
+        def pack(tensor, saved=saved):
+            saved[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = run(video, **extra).square().mean()
+        kept.append(sum(saved.values()))
+        loss.backward()
+        grads.append([parameter.grad for parameter in model.parameters()])
+    for got, wanted in zip(*grads, strict=True):
+        torch.testing.assert_close(got, wanted)
+    assert compiled or kept[1] < kept[0] / 2
+    with torch.no_grad():
+        assert torch.equal(lean(video, **extra), unet(video, **extra))

@@ -1,0 +1,146 @@
+"""Fill in the frames between kept ones, with the U-Net that examples/train.py has trained.
+
+    python examples/interpolate.py                  # from runs/train: three minutes on two cores
+    python examples/interpolate.py --keep 0 7       # other frames to keep
+
+The frame interpolation network of Make-A-Video (Singer et al. 2022, section 3.3) is the decoder
+with four more input channels, masked frames and the mask (two more, for digits in grey). It goes
+on from the decoder's weights: `unet.grow(cond_channels=...)`. Afterwards the frames between the
+kept ones of clips that were held out are filled in and compared, by their signal-to-noise ratio,
+with a linear blend of the nearest kept frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+from clips import DataError, open_clips
+from diffusers import DDPMScheduler
+from safetensors.torch import load_file
+from torch import Generator, Tensor
+from tqdm import tqdm
+from train import (
+    SCHEDULE,
+    Parser,
+    averaged,
+    build_unet,
+    device,
+    diffusion_loss,
+    last_checkpoint,
+    learning_rate,
+    make_folder,
+    optimizer_for,
+    positive,
+    sample,
+    write_videos,
+)
+
+from make_a_video_pytorch import SpaceTimeUnet
+from make_a_video_pytorch.recipes import at, kept_frames
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--unet", type=Path, default=Path("runs/train"), help="a checkpoint, or a run's folder")
+    add("--out", type=Path, default=Path("runs/interpolate"), help="folder for the results")
+    add("--keep", type=int, nargs="+", default=[0, -1], help="frames to keep; -1 is the last")
+    add("--steps", type=positive, default=500, help="training steps")
+    add("--batch", type=positive, default=4, help="clips in a step")
+    add("--lr", type=float, default=5e-4, help="highest learning rate")
+    add("--clips", type=positive, default=32, help="held-out clips to fill in")
+    add("--sampling-steps", type=positive, default=8, help="denoising steps")
+    add("--seed", type=int, default=0, help="of data and noise")
+    add("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser
+
+
+def blend(clips: Tensor, kept: Tensor) -> Tensor:
+    """`clips` (b c f h w) with each frame the linear blend of the nearest kept ones, by time."""
+    indices = kept.nonzero().flatten()
+    filled = []
+    for frame in range(clips.shape[2]):
+        before, after = indices[indices <= frame], indices[indices >= frame]
+        first = int(before[-1] if len(before) else after[0])
+        second = int(after[0] if len(after) else before[-1])
+        share = (frame - first) / max(second - first, 1)
+        filled.append(torch.lerp(clips[:, :, first], clips[:, :, second], share))
+    return torch.stack(filled, dim=2)
+
+
+def psnr(clips: Tensor, truth: Tensor) -> float:
+    """Peak signal-to-noise ratio in decibels, of pictures in [-1, 1], the mean over clips."""
+    error = (clips - truth).square().flatten(1).mean(1)
+    return float((10 * torch.log10(4 / error)).mean())
+
+
+def train(
+    unet: SpaceTimeUnet, args: argparse.Namespace, data: str, size: int, frames: int
+) -> SpaceTimeUnet:
+    """Train `unet` to denoise clips beside the frames that are kept; return the averaged one."""
+    clips = open_clips(data, size, frames)
+    ema, optimizer = averaged(unet), optimizer_for(unet)
+    scheduler = DDPMScheduler(**SCHEDULE)
+    kept = at(frames, args.keep)
+    with tqdm(range(args.steps), desc="interpolation", unit="step") as bar:
+        for step in bar:
+            generator = Generator().manual_seed(args.seed * 1_000_003 + step)
+            clip = clips(args.batch, frames, generator)
+            model = partial(unet, cond_images=kept_frames(clip, kept).to(args.device))
+            loss = diffusion_loss(model, scheduler, clip, generator, args.device)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, args.steps, args.lr * group["speed"])
+            optimizer.step()
+            ema.update_parameters(unet)
+            bar.set_postfix(loss=f"{loss.item():.4f}")
+    return ema.module
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line `arguments`."""
+    command = parser()
+    args = command.parse_args(arguments)
+    try:
+        checkpoint = last_checkpoint(args.unet)
+        config = json.loads((checkpoint / "config.json").read_text())
+        data, size, frames = (config["training"][key] for key in ("data", "size", "frames"))
+        held_out = open_clips(data, size, frames, held_out=True)
+        if any(not -frames <= index < frames for index in args.keep):
+            raise DataError(f"--keep {args.keep} must be among the {frames} frames of a clip")
+        kept = at(frames, args.keep)
+        if kept.all():
+            raise DataError(f"--keep {args.keep} leaves no frame to fill in")
+        make_folder(args.out)
+        torch.manual_seed(args.seed)
+        decoder = build_unet(config["unet"], frames, size)
+        decoder.load_state_dict(load_file(checkpoint / "unet.safetensors"))
+        unet = decoder.grow(cond_channels=decoder.channels + 1).to(args.device)
+        unet = train(unet, args, data, size, frames).eval()
+    except DataError as error:
+        command.error(str(error))
+
+    generator = Generator().manual_seed(args.seed)
+    truth = held_out(args.clips, frames, generator)
+    model = partial(unet, cond_images=kept_frames(truth, kept).to(args.device))
+    filled = sample(model, truth.shape, args.sampling_steps, generator, args.device)
+    filled[:, :, kept] = truth[:, :, kept]
+    blended = blend(truth, kept)
+    for name, clips in (("U-Net", filled), ("blend", blended)):
+        print(f"{name}: {psnr(clips[:, :, ~kept], truth[:, :, ~kept]):.2f} dB")
+    shown = [row[i] for i in range(min(3, args.clips)) for row in (truth, filled, blended)]
+    write_videos(torch.stack(shown), args.out)
+    print(f"wrote {args.out / 'samples.gif'} and {args.out / 'samples.png'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
