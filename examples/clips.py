@@ -1,7 +1,8 @@
 """Clips to train on: moving digits made here, or cut from video files.
 
 Both kinds are called as `clips(count, frames, generator)` and give (count, channels, frames,
-size, size) in [-1, 1].
+size, size) in [-1, 1], and a vector (count, cond_dim) for each that says what it shows, if that
+is known.
 """
 
 from __future__ import annotations
@@ -29,14 +30,16 @@ class MovingDigits:
     scikit-learn's 1,797 scanned digits of 8x8 pixels, of which 297 are held out.
     """
 
-    channels = 1
+    channels, cond_dim = 1, 10
 
     def __init__(self, size: int, held_out: bool = False) -> None:
         self.size = size
-        digits = torch.from_numpy(load_digits().images).float()[:, None] / 16
-        self.digits = digits[1500:] if held_out else digits[:1500]
+        scanned = load_digits()
+        part = slice(1500, None) if held_out else slice(1500)
+        self.digits = torch.from_numpy(scanned.images[part]).float()[:, None] / 16
+        self.names = torch.from_numpy(scanned.target[part]).long()
 
-    def __call__(self, count: int, frames: int, generator: Generator) -> Tensor:
+    def __call__(self, count: int, frames: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Make `count` clips, each with a digit, a start, a direction and a speed of its own."""
         chosen = torch.randint(len(self.digits), (count,), generator=generator)
         scale = 0.7  # width of a digit, of the picture's
@@ -60,13 +63,18 @@ class MovingDigits:
         digits = self.digits[chosen].repeat_interleave(frames, dim=0)
         pictures = F.grid_sample(digits, grid, mode="bicubic", align_corners=False)
         clips = pictures.unflatten(0, (count, frames)).transpose(1, 2)
-        return clips.clamp(0, 1) * 2 - 1
+        return clips.clamp(0, 1) * 2 - 1, named(self.names[chosen])
+
+
+def named(digits: Tensor) -> Tensor:
+    """The names of `digits` (n), from 0 to 9, as vectors (n 10) of mean square one."""
+    return F.one_hot(digits, 10).float() * 10**0.5
 
 
 class VideoFiles:
     """Clips cut at random from a video file, or from all in a folder, squared and resized."""
 
-    channels = 3
+    channels, cond_dim = 3, None
 
     def __init__(self, path: Path, size: int, frames: int, held_out: bool = False) -> None:
         files = [path]
@@ -87,7 +95,7 @@ class VideoFiles:
                 raise DataError(f"{file} has {len(video)} frames, too few to hold some out")
             self.videos.append(video)
 
-    def __call__(self, count: int, frames: int, generator: Generator) -> Tensor:
+    def __call__(self, count: int, frames: int, generator: Generator) -> tuple[Tensor, None]:
         """Cut `count` clips of `frames` successive frames, every start equally likely."""
         starts = torch.tensor([len(video) - frames + 1 for video in self.videos])
         ends = starts.cumsum(0)
@@ -96,7 +104,7 @@ class VideoFiles:
             index = int(torch.searchsorted(ends, place, right=True))
             start = int(place - ends[index] + starts[index])
             clips.append(self.videos[index][start : start + frames])
-        return torch.stack(clips).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        return torch.stack(clips).permute(0, 4, 1, 2, 3).float() / 127.5 - 1, None
 
 
 def read_video(path: Path, size: int) -> Tensor:

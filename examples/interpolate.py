@@ -91,7 +91,7 @@ def train(
     with tqdm(range(args.steps), desc="interpolation", unit="step") as bar:
         for step in bar:
             generator = Generator().manual_seed(args.seed * 1_000_003 + step)
-            clip = clips(args.batch, frames, generator)
+            clip, _ = clips(args.batch, frames, generator)
             model = partial(unet, cond_images=kept_frames(clip, kept).to(args.device))
             loss = diffusion_loss(model, scheduler, clip, generator, args.device)
             optimizer.zero_grad(set_to_none=True)
@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
         command.error(str(error))
 
     generator = Generator().manual_seed(args.seed)
-    truth = held_out(args.clips, frames, generator)
+    truth, _ = held_out(args.clips, frames, generator)
     model = partial(unet, cond_images=kept_frames(truth, kept).to(args.device))
     filled = sample(model, truth.shape, args.sampling_steps, generator, args.device)
     filled[:, :, kept] = truth[:, :, kept]

@@ -7,8 +7,9 @@
 
 The order is that of Make-A-Video (Singer et al. 2022): images teach the spatial parts what
 things look like while the temporal parts are skipped; then, starting from identities, those
-learn motion from videos. Noise schedule and sampler are diffusers'; the frames of a clip share
-most of their noise, which is not in Make-A-Video and spares many steps (see `noise_of`).
+learn motion from videos. The digits' names stand for the text; a name is dropped from a tenth of
+the samples, for classifier-free guidance. Noise schedule and sampler are diffusers'; the frames
+of a clip share most of their noise (PYoCo, Ge et al. 2023), which spares many steps.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import json
 import math
 import shutil
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
-from clips import DataError, open_clips
+from clips import DataError, named, open_clips
 from diffusers import DDIMScheduler, DDPMScheduler
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -33,6 +36,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from make_a_video_pytorch import SpaceTimeUnet, spatial_parameters, temporal_parameters
+from make_a_video_pytorch.guidance import drop_conditions, guide
+from make_a_video_pytorch.recipes import mixed_noise
+
+Model = Callable[[Tensor, Tensor], Tensor]  # a noisy batch and its timesteps -> the velocity
 
 SCHEDULE = {
     "num_train_timesteps": 1000,
@@ -69,7 +76,8 @@ def parser() -> Parser:
     add("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     add("--resume", action="store_true", help="go on from the last checkpoint in --out")
     add("--sample", type=Path, metavar="PATH", help="only sample: a checkpoint, or a run's folder")
-    add("--clips", type=positive, default=8, help="videos to sample")
+    add("--clips", type=positive, default=10, help="videos to sample")
+    add("--guidance", type=float, default=2.0, help="how closely samples follow a digit's name")
     add(
         "--sampling-steps",
         type=positive,
@@ -196,18 +204,15 @@ def last_checkpoint(path: Path) -> Path:
 def noise_of(shape: tuple[int, ...], generator: Generator) -> Tensor:
     """Standard normal noise, of which the frames of a video share four fifths of the variance.
 
-    The mixed noise model of PYoCo (Ge et al. 2023) with alpha = 2: what a noisy frame is
-    denoised to then agrees with its neighbours from the start.
+    What a noisy frame is denoised to then agrees with its neighbours from the start.
     """
-    own = torch.randn(shape, generator=generator)
     if len(shape) == 4:
-        return own
-    shared = torch.randn((*shape[:2], 1, *shape[3:]), generator=generator)
-    return 0.8**0.5 * shared + 0.2**0.5 * own
+        return torch.randn(shape, generator=generator)
+    return mixed_noise(shape, alpha=2, generator=generator)
 
 
 def diffusion_loss(
-    unet: SpaceTimeUnet, scheduler: DDPMScheduler, x: Tensor, generator: Generator, device: str
+    model: Model, scheduler: DDPMScheduler, x: Tensor, generator: Generator, device: str
 ) -> Tensor:
     """The squared error of the predicted velocity, at random timesteps."""
     noise = noise_of(x.shape, generator)
@@ -215,7 +220,7 @@ def diffusion_loss(
         scheduler.config.num_train_timesteps, x.shape[:1], generator=generator
     )
     x, noise, timesteps = x.to(device), noise.to(device), timesteps.to(device)
-    predicted = unet(scheduler.add_noise(x, noise, timesteps), timesteps)
+    predicted = model(scheduler.add_noise(x, noise, timesteps), timesteps)
     return F.mse_loss(predicted, scheduler.get_velocity(x, noise, timesteps))
 
 
@@ -227,10 +232,9 @@ def make_folder(path: Path) -> None:
         raise DataError(f"{path} cannot be a folder: {error.strerror}") from error
 
 
-def train(args: argparse.Namespace) -> SpaceTimeUnet:
-    """Train as the command line says; return the averaged U-Net."""
+def train(args: argparse.Namespace, resumed: Path | None) -> SpaceTimeUnet:
+    """Train as the command line says, on from a checkpoint if any; return the averaged U-Net."""
     clips = open_clips(args.data, args.size, args.frames)
-    resumed = last_checkpoint(args.out) if args.resume else None
     training = {name: getattr(args, name) for name in REMEMBERED}
     if resumed is not None:
         config = {**json.loads((resumed / "config.json").read_text()), "training": training}
@@ -246,6 +250,7 @@ def train(args: argparse.Namespace) -> SpaceTimeUnet:
             "unet": {
                 "dim": args.dim,
                 "channels": clips.channels,
+                "cond_dim": clips.cond_dim,
                 "dim_mult": (1, 2, 4),
                 "self_attns": (False, False, True),
                 "temporal_compression": (False, True, True),
@@ -271,10 +276,17 @@ def train(args: argparse.Namespace) -> SpaceTimeUnet:
     def save(step: int) -> None:
         save_checkpoint(args.out, step, unet, ema, optimizer, config)
 
-    def batch_of(phase: str, generator: Generator) -> Tensor:
+    def loss_of(phase: str, generator: Generator) -> Tensor:
+        model = unet
         if phase == "images":
-            return clips(args.batch_images, 1, generator).squeeze(2)
-        return clips(args.batch_video, args.frames, generator)
+            x, names = clips(args.batch_images, 1, generator)
+            x = x.squeeze(2)
+        else:
+            x, names = clips(args.batch_video, args.frames, generator)
+        if names is not None:
+            names = drop_conditions(0.1, cond=names, generator=generator)["cond"]
+            model = partial(unet, cond=names.to(args.device))
+        return diffusion_loss(model, scheduler, x, generator, args.device)
 
     steps = args.steps_images + args.steps_video
     phases = (("images", 0, args.steps_images), ("video", args.steps_images, steps))
@@ -290,9 +302,7 @@ def train(args: argparse.Namespace) -> SpaceTimeUnet:
                 # A step's data and noise follow from its number, so that a resumed run is the
                 # run that was interrupted.
                 generator = Generator().manual_seed(args.seed * 1_000_003 + step)
-                loss = diffusion_loss(
-                    unet, scheduler, batch_of(phase, generator), generator, args.device
-                )
+                loss = loss_of(phase, generator)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
@@ -323,14 +333,14 @@ def mean(numbers: list[float]) -> float:
 
 @torch.no_grad()
 def sample(
-    unet: SpaceTimeUnet, shape: tuple[int, ...], steps: int, generator: Generator, device: str
+    model: Model, shape: tuple[int, ...], steps: int, generator: Generator, device: str
 ) -> Tensor:
     """Videos of `shape` (b c f h w) in [-1, 1], denoised from noise by DDIM."""
     scheduler = DDIMScheduler(**SCHEDULE, timestep_spacing="trailing")
     scheduler.set_timesteps(steps)
     videos = noise_of(shape, generator).to(device)
     for timestep in tqdm(scheduler.timesteps, desc="sampling", unit="step"):
-        velocity = unet(videos, timestep)
+        velocity = model(videos, timestep)
         videos = scheduler.step(velocity, timestep, videos).prev_sample
     return videos.clamp(-1, 1).cpu()
 
@@ -361,6 +371,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line `arguments`."""
     command = parser()
     args = command.parse_args(arguments)
+    checkpoint = None
     try:
         if args.resume or args.sample is not None:
             checkpoint = last_checkpoint(args.sample or args.out)
@@ -373,10 +384,14 @@ def main(arguments: list[str] | None = None) -> int:
             unet = build_unet(config["unet"], args.frames, args.size).to(args.device)
             unet.load_state_dict(load_file(checkpoint / "unet.safetensors"))
         else:
-            unet = train(args)
+            unet = train(args, checkpoint)
+        model = unet.eval()
+        if unet.config["cond_dim"] is not None:
+            names = named(torch.arange(args.clips) % 10).to(args.device)
+            model = partial(guide(unet, args.guidance), cond=names)
         shape = (args.clips, unet.channels, args.frames, args.size, args.size)
         generator = Generator().manual_seed(args.seed)
-        videos = sample(unet.eval(), shape, args.sampling_steps, generator, args.device)
+        videos = sample(model, shape, args.sampling_steps, generator, args.device)
     except DataError as error:
         command.error(str(error))
     except KeyboardInterrupt:

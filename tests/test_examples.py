@@ -23,6 +23,7 @@ sys.path.insert(0, str(EXAMPLES))
 
 clips = pytest.importorskip("clips")
 train = pytest.importorskip("train")
+interpolate = pytest.importorskip("interpolate")
 
 TINY = "--dim 4 --frames 8 --size 16 --batch-images 2 --batch-video 2 --clips 3 --sampling-steps 2"
 
@@ -61,7 +62,9 @@ def last(out):
 
 def test_digits_move_and_keep_their_shape():
     digits = clips.MovingDigits(32)
-    videos = digits(6, 5, torch.Generator().manual_seed(0))
+    videos, names = digits(6, 5, torch.Generator().manual_seed(0))
+    assert names.shape == (6, 10)
+    torch.testing.assert_close(names.square().mean(1), torch.ones(6))
     assert videos.shape == (6, 1, 5, 32, 32)
     assert videos.min() == -1
     assert 0.9 < videos.max() <= 1
@@ -79,14 +82,15 @@ def test_digits_move_and_keep_their_shape():
 
 def test_digits_follow_from_the_generator():
     digits = clips.MovingDigits(16)
-    one, same, other = (digits(2, 3, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    one, same, other = (digits(2, 3, torch.Generator().manual_seed(s))[0] for s in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
 
 def test_a_video_is_cut_into_successive_frames(tmp_path):
     videos = clips.VideoFiles(write_video(tmp_path / "bar.mp4"), 24, 4)
-    batch = videos(5, 4, torch.Generator().manual_seed(0))
+    batch, names = videos(5, 4, torch.Generator().manual_seed(0))
+    assert names is None
     assert batch.shape == (5, 3, 4, 24, 24)
     assert batch.abs().max() <= 1
     bright = ((batch + 1) / 2).mean((1, 3))  # b f w
@@ -102,8 +106,38 @@ def test_every_clip_of_every_video_is_drawn(tmp_path):
     (tmp_path / "notes.txt").write_text("not a video")
     videos = clips.VideoFiles(tmp_path, 8, 4)
     assert [len(video) for video in videos.videos] == [5, 4]
-    batch = videos(200, 4, torch.Generator().manual_seed(0))
+    batch, _ = videos(200, 4, torch.Generator().manual_seed(0))
     assert len({tuple(clip.flatten()[:500].tolist()) for clip in batch}) == 3
+
+
+def test_digits_have_their_names():
+    """With digits that are even squares, each of a brightness of its own."""
+    digits = clips.MovingDigits(32)
+    brightness = torch.linspace(0.1, 1, len(digits.digits))
+    digits.digits = brightness.view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+    videos, names = digits(30, 1, torch.Generator().manual_seed(0))
+    light = (videos[:, 0, 0] + 1) / 2
+    mass, across = light.sum((1, 2)), torch.arange(32.0)
+    x, y = ((light.sum(d) * across).sum(-1) / mass for d in (1, 2))
+    middle = light[range(30), y.round().long(), x.round().long()]
+    chosen = (middle[:, None] - brightness).abs().argmin(1)
+    assert torch.equal(names.argmax(1), digits.names[chosen])
+    assert torch.equal(digits.names[:10], torch.arange(10))  # scanned in order
+
+
+def test_what_is_held_out_is_never_trained_on(tmp_path):
+    trained, held_out = clips.MovingDigits(8), clips.MovingDigits(8, held_out=True)
+    assert len(trained.digits) + len(held_out.digits) == 1797
+    for path, frames, lengths in [
+        (write_video(tmp_path / "long.mp4", frames=40), 3, [36, 4]),
+        (write_video(tmp_path / "middle.mp4", frames=8), 4, [4, 4]),
+    ]:
+        parts = [clips.VideoFiles(path, 8, frames, held_out) for held_out in (False, True)]
+        assert [len(part.videos[0]) for part in parts] == lengths
+        whole = clips.read_video(path, 8)
+        assert torch.equal(torch.cat([part.videos[0] for part in parts]), whole)
+    with pytest.raises(clips.DataError, match=r"short.mp4 has 5 frames, too few to hold some out"):
+        clips.VideoFiles(write_video(tmp_path / "short.mp4", frames=5), 8, 4, held_out=True)
 
 
 # Training
@@ -285,3 +319,48 @@ def test_bad_input_is_one_line_and_code_2(arguments, message, tmp_path, capsys):
     assert len(error.splitlines()) == 1
     assert error.count("error:") == 1
     assert re.search(message, error), error
+
+
+# Interpolation
+
+SMALL = "--steps 3 --batch 2 --clips 3 --sampling-steps 2"
+
+
+def test_frames_are_filled_in_and_compared(trained, tmp_path, capsys):
+    out = tmp_path / "filled"
+    arguments = ["--unet", str(trained), "--out", str(out), *SMALL.split()]
+    assert interpolate.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"U-Net: -?[\d.]+ dB\nblend: [\d.]+ dB", printed), printed
+    with Image.open(out / "samples.png") as sheet:
+        pictures = np.array(sheet).reshape(9, 66, 8, 66).swapaxes(1, 2)
+    for clip in range(0, 9, 3):
+        for row in (clip + 1, clip + 2):  # the kept frames are those of the clip
+            assert (pictures[row, [0, 7]] == pictures[clip, [0, 7]]).all()
+
+
+def test_the_blend_is_linear_between_the_nearest_kept_frames():
+    clip = torch.tensor([5.0, 1, 1, 1, 9, 2, 2]).view(1, 1, 7, 1, 1)
+    kept = torch.tensor([False, True, False, False, True, False, True])
+    expected = torch.tensor([1.0, 1, 1 + 8 / 3, 1 + 16 / 3, 9, 5.5, 2])
+    torch.testing.assert_close(interpolate.blend(clip, kept).flatten(), expected)
+
+
+def test_the_signal_to_noise_ratio_is_that_of_its_definition():
+    truth = torch.rand(2, 1, 3, 4, 4) * 2 - 1
+    assert interpolate.psnr(truth + 0.2, truth) == pytest.approx(20.0)  # 2^2 / 0.2^2 = 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--keep", "0", "8"], r"--keep \[0, 8\] must be among the 8 frames of a clip"),
+        (["--keep", *map(str, range(8))], "leaves no frame to fill in"),
+        (["--unet", "nowhere"], "no checkpoint in nowhere"),
+    ],
+)
+def test_interpolation_refuses_bad_input_in_one_line(trained, arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        interpolate.main(["--unet", str(trained), *SMALL.split(), *arguments])
+    assert stopped.value.code == 2
+    assert re.search(f"error: .*{message}", capsys.readouterr().err)
