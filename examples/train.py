@@ -64,14 +64,14 @@ def parser() -> Parser:
     add("--data", default="digits", help="`digits`, a video file, or a folder of them")
     add("--out", type=Path, default=Path("runs/train"), help="folder for checkpoints and samples")
     add("--frames", type=positive, default=8, help="frames in a clip")
-    add("--size", type=positive, default=16, help="height and width in pixels")
-    add("--dim", type=positive, default=24, help="features of the U-Net at full resolution")
-    add("--steps-images", type=positive_or_zero, default=1200, help="training steps on images")
-    add("--steps-video", type=positive_or_zero, default=1500, help="training steps on clips")
-    add("--batch-images", type=positive, default=16, help="images in a step")
-    add("--batch-video", type=positive, default=2, help="clips in a step")
-    add("--lr", type=float, default=1e-3, help="highest learning rate")
-    add("--save-every", type=positive, default=200, help="steps between checkpoints")
+    add("--size", type=positive, default=12, help="height and width in pixels")
+    add("--dim", type=positive, default=32, help="features of the U-Net at full resolution")
+    add("--steps-images", type=positive_or_zero, default=600, help="training steps on images")
+    add("--steps-video", type=positive_or_zero, default=500, help="training steps on clips")
+    add("--batch-images", type=positive, default=64, help="images in a step")
+    add("--batch-video", type=positive, default=8, help="clips in a step")
+    add("--lr", type=float, default=2e-3, help="highest learning rate")
+    add("--save-every", type=positive, default=100, help="steps between checkpoints")
     add("--seed", type=int, default=0, help="of weights, data and noise")
     add("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     add("--resume", action="store_true", help="go on from the last checkpoint in --out")
@@ -251,10 +251,10 @@ def train(args: argparse.Namespace, resumed: Path | None) -> SpaceTimeUnet:
                 "dim": args.dim,
                 "channels": clips.channels,
                 "cond_dim": clips.cond_dim,
-                "dim_mult": (1, 2, 4),
-                "self_attns": (False, False, True),
-                "temporal_compression": (False, True, True),
-                "resnet_block_depths": (1, 1, 1),
+                "dim_mult": (1, 2),
+                "self_attns": (False, True),
+                "temporal_compression": (False, False),
+                "resnet_block_depths": (1, 1),
                 "attn_dim_head": 32,
                 "attn_heads": 4,
             },
@@ -345,8 +345,9 @@ def sample(
     return videos.clamp(-1, 1).cpu()
 
 
-def write_videos(videos: Tensor, out: Path, enlarge: int = 4) -> None:
+def write_videos(videos: Tensor, out: Path) -> None:
     """Write `samples.gif` and the contact sheet `samples.png`: a row a video, a column a frame."""
+    enlarge = max(64 // videos.shape[-1], 1)
     pixels = ((videos + 1) * 127.5).round().byte().movedim(1, -1)  # b f h w c
     pixels = pixels.repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
     pixels = F.pad(pixels, (0, 0, 1, 1, 1, 1), value=64)  # a thin frame around each picture

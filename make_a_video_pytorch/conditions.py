@@ -71,8 +71,9 @@ class Conditioned(nn.Module):
             return None
 
         batch, frames = video.shape[0], video.shape[2]
-        emb = video.new_zeros(batch, self.emb_dim)
-        if timestep is not None:
+        if timestep is None:
+            emb = video.new_zeros(batch, self.emb_dim)
+        else:
             sinusoid, linear, act = self.to_timestep_cond
             timestep = as_numbers("timestep", timestep, linear.weight.device, batch, frames)
             emb = act(linear(sinusoid(timestep.flatten()).to(linear.weight.dtype)))

@@ -1,8 +1,11 @@
 """Contract 1: images and videos go in and out, and nothing else does."""
 
+import inspect
+
 import pytest
 import torch
 
+from make_a_video_pytorch import Upsample
 from tests.zoo import EVERY, each, randomize
 
 
@@ -67,3 +70,38 @@ def test_other_channels_are_refused(entry):
         ValueError, match=rf"`x` \(shape \({b}, {f}, .*must have {c} channels in dim"
     ):
         entry.build()(torch.randn(b, f, c + 1 if c == f else c, h, w), **entry.extra())
+
+
+@each(EVERY)
+def test_of_a_mixed_batch_each_sample_goes_its_own_way(entry):
+    """Where frames are halved or doubled a clip lies in the first half of them."""
+    module = randomize(entry.build(), 0.2)
+    video, extra = entry.video(), entry.extra()
+    if isinstance(module, Upsample):
+        video = torch.cat((video, torch.randn_like(video)), dim=2)  # what lies behind is not seen
+    out = module(video, **extra, enable_time=torch.tensor([True, False]))
+    images = module(video[1:], **{k: v[1:] for k, v in extra.items()}, enable_time=False)
+    torch.testing.assert_close(out[1:], images, rtol=1e-4, atol=1e-5)
+    if isinstance(module, Upsample) and module.up_time is not None:
+        video = video[:, :, : video.shape[2] // 2]
+    clips = module(video[:1], **{k: v[:1] for k, v in extra.items()})
+    torch.testing.assert_close(out[:1, :, : clips.shape[2]], clips, rtol=1e-4, atol=1e-5)
+    assert not out[:1, :, clips.shape[2] :].any()
+
+
+@each(
+    {
+        name: entry
+        for name, entry in EVERY.items()
+        if "frame_mask" in inspect.signature(entry.build().forward).parameters
+    }
+)
+def test_padding_behind_a_clip_changes_nothing(entry):
+    module = randomize(entry.build(), 0.2)
+    clip, extra = entry.video(), entry.extra()
+    multiple = getattr(module, "frame_multiple", 1)
+    padded = torch.cat((clip, torch.randn_like(clip[:, :, :1]).repeat(1, 1, multiple, 1, 1)), 2)
+    frames = clip.shape[2]
+    mask = (torch.arange(padded.shape[2]) < frames).expand(2, -1)
+    out = module(padded, **extra, frame_mask=mask)[:, :, :frames]
+    torch.testing.assert_close(out, module(clip, **extra), rtol=1e-4, atol=1e-5)
