@@ -113,27 +113,25 @@ def test_gradients():
     assert torch.autograd.gradcheck(lambda x: unet(x, 5), (video,), fast_mode=True)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_checkpointing_gives_the_same_gradients_and_keeps_less(compiled):
+def test_checkpointing_gives_the_same_gradients_and_keeps_less():
     unet = randomize(SpaceTimeUnet(**UNET, **CONDITIONS), 0.2)
     lean = unet.grow(gradient_checkpointing=True)
     video, extra = torch.randn(2, 3, 4, 8, 12), {name: make() for name, make in EXTRA.items()}
     kept, grads = [], []
     for model in (unet, lean):
         saved = {}
-        run = torch.compile(model, fullgraph=True, backend="aot_eager") if compiled else model
 
         def pack(tensor, saved=saved):
             saved[tensor.data_ptr()] = tensor.numel()
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss = run(video, **extra).square().mean()
+            loss = model(video, **extra).square().mean()
         kept.append(sum(saved.values()))
         loss.backward()
         grads.append([parameter.grad for parameter in model.parameters()])
     for got, wanted in zip(*grads, strict=True):
         torch.testing.assert_close(got, wanted)
-    assert compiled or kept[1] < kept[0] / 2
+    assert kept[1] < kept[0] / 2
     with torch.no_grad():
         assert torch.equal(lean(video, **extra), unet(video, **extra))
