@@ -66,7 +66,7 @@ def parser() -> Parser:
     add("--frames", type=positive, default=8, help="frames in a clip")
     add("--size", type=positive, default=12, help="height and width in pixels")
     add("--dim", type=positive, default=32, help="features of the U-Net at full resolution")
-    add("--steps-images", type=positive_or_zero, default=600, help="training steps on images")
+    add("--steps-images", type=positive_or_zero, default=700, help="training steps on images")
     add("--steps-video", type=positive_or_zero, default=500, help="training steps on clips")
     add("--batch-images", type=positive, default=64, help="images in a step")
     add("--batch-video", type=positive, default=8, help="clips in a step")

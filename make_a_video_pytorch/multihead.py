@@ -89,8 +89,8 @@ class Attention(nn.Module):
 class CrossAttention(nn.Module):
     """Multi-head attention from every pixel of every frame to tokens, such as those of a text.
 
-    Vaswani et al. 2017, section 3.2.3, as text enters Imagen (Saharia et al. 2022, section
-    2.3.1), with a norm on each side. At first zero, and zero for a sample that has no token.
+    Vaswani et al. 2017, section 3.2.3, as text enters Imagen (Saharia et al. 2022, section 2.4),
+    with a norm on each side. At first zero, and zero for a sample that has no token.
 
     Shapes: `x` (b ... dim), `context` (b n context_dim), `context_mask` (b n), False for tokens
     that are not to be seen; returns the shape of `x`.

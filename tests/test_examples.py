@@ -64,7 +64,6 @@ def test_digits_move_and_keep_their_shape():
     digits = clips.MovingDigits(32)
     videos, names = digits(6, 5, torch.Generator().manual_seed(0))
     assert names.shape == (6, 10)
-    torch.testing.assert_close(names.square().mean(1), torch.ones(6))
     assert videos.shape == (6, 1, 5, 32, 32)
     assert videos.min() == -1
     assert 0.9 < videos.max() <= 1
