@@ -1,13 +1,14 @@
 """Fill in the frames between kept ones, with the U-Net that examples/train.py has trained.
 
-    python examples/interpolate.py                  # from runs/train: three minutes on two cores
+    python examples/interpolate.py                  # from runs/train: four minutes on two cores
     python examples/interpolate.py --keep 0 7       # other frames to keep
 
 The frame interpolation network of Make-A-Video (Singer et al. 2022, section 3.3) is the decoder
 with four more input channels, masked frames and the mask (two more, for digits in grey). It goes
-on from the decoder's weights: `unet.grow(cond_channels=...)`. Afterwards the frames between the
-kept ones of clips that were held out are filled in and compared, by their signal-to-noise ratio,
-with a linear blend of the nearest kept frames.
+on from the decoder's weights: `unet.grow(cond_channels=...)`. Most of its training is where the
+noise is high, since there the kept frames have the most to tell. Afterwards the frames between
+the kept ones of clips that were held out are filled in and compared, by their signal-to-noise
+ratio, with a linear blend of the nearest kept frames.
 """
 
 from __future__ import annotations
@@ -51,11 +52,16 @@ def parser() -> Parser:
     add("--unet", type=Path, default=Path("runs/train"), help="a checkpoint, or a run's folder")
     add("--out", type=Path, default=Path("runs/interpolate"), help="folder for the results")
     add("--keep", type=int, nargs="+", default=[0, -1], help="frames to keep; -1 is the last")
-    add("--steps", type=positive, default=500, help="training steps")
+    add("--steps", type=positive, default=1200, help="training steps")
     add("--batch", type=positive, default=4, help="clips in a step")
-    add("--lr", type=float, default=5e-4, help="highest learning rate")
-    add("--clips", type=positive, default=32, help="held-out clips to fill in")
-    add("--sampling-steps", type=positive, default=8, help="denoising steps")
+    add("--lr", type=float, default=2e-3, help="highest learning rate")
+    add("--clips", type=positive, default=64, help="held-out clips to fill in")
+    add(
+        "--sampling-steps",
+        type=positive,
+        default=1,
+        help="denoising steps; one gives the mean of what may have been, more give a sample of it",
+    )
     add("--seed", type=int, default=0, help="of data and noise")
     add("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     return parser
@@ -93,7 +99,9 @@ def train(
             generator = Generator().manual_seed(args.seed * 1_000_003 + step)
             clip, _ = clips(args.batch, frames, generator)
             model = partial(unet, cond_images=kept_frames(clip, kept).to(args.device))
-            loss = diffusion_loss(model, scheduler, clip, generator, args.device)
+            uniform = torch.rand(args.batch, generator=generator)
+            noisy = ((1 - uniform**2) * (scheduler.config.num_train_timesteps - 1)).long()
+            loss = diffusion_loss(model, scheduler, clip, generator, args.device, noisy)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)

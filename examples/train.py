@@ -212,13 +212,18 @@ def noise_of(shape: tuple[int, ...], generator: Generator) -> Tensor:
 
 
 def diffusion_loss(
-    model: Model, scheduler: DDPMScheduler, x: Tensor, generator: Generator, device: str
+    model: Model,
+    scheduler: DDPMScheduler,
+    x: Tensor,
+    generator: Generator,
+    device: str,
+    timesteps: Tensor | None = None,
 ) -> Tensor:
-    """The squared error of the predicted velocity, at random timesteps."""
+    """The squared error of the predicted velocity, at random timesteps if none are given."""
     noise = noise_of(x.shape, generator)
-    timesteps = torch.randint(
-        scheduler.config.num_train_timesteps, x.shape[:1], generator=generator
-    )
+    if timesteps is None:
+        steps = scheduler.config.num_train_timesteps
+        timesteps = torch.randint(steps, x.shape[:1], generator=generator)
     x, noise, timesteps = x.to(device), noise.to(device), timesteps.to(device)
     predicted = model(scheduler.add_noise(x, noise, timesteps), timesteps)
     return F.mse_loss(predicted, scheduler.get_velocity(x, noise, timesteps))
