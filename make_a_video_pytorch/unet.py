@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -191,7 +190,7 @@ class SpaceTimeUnet(Conditioned, Growable):
             )
         if self.frame_multiple > 1 and not isinstance(enable_time, Tensor):
             # no clip is of one frame, which would make its sample an image
-            temporal = replace(temporal, videos=None)
+            temporal = Temporal(temporal.runs, None, temporal.real)
         emb = self.embed(timestep, cond, fps, video, temporal)
         video = self.beside(video, cond_images)
         if frame_mask is not None:
