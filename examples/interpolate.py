@@ -59,6 +59,8 @@ def parser() -> Parser:
     add(
         "--sampling-steps",
         type=positive,
+        choices=range(1, SCHEDULE["num_train_timesteps"] + 1),
+        metavar="STEPS",
         default=1,
         help="denoising steps; one gives the mean of what may have been, more give a sample of it",
     )
@@ -100,7 +102,8 @@ def train(
             clip, _ = clips(args.batch, frames, generator)
             model = partial(unet, cond_images=kept_frames(clip, kept).to(args.device))
             uniform = torch.rand(args.batch, generator=generator)
-            noisy = ((1 - uniform**2) * (scheduler.config.num_train_timesteps - 1)).long()
+            noisy = ((1 - uniform**2) * scheduler.config.num_train_timesteps).long()
+            noisy = noisy.clamp(max=scheduler.config.num_train_timesteps - 1)
             loss = diffusion_loss(model, scheduler, clip, generator, args.device, noisy)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

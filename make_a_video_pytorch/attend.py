@@ -64,7 +64,8 @@ class Attend(nn.Module):
     ) -> Tensor:
         if self.windowed(k.shape[2]):
             return self.in_blocks(q, k, v, bias, mask)
-        return self.in_chunks(q, k, v, bias, None if mask is None else mask[:, None], self.causal)
+        mask = None if mask is None else mask[:, None, None]
+        return self.in_chunks(q, k, v, bias, mask, self.causal)
 
     def windowed(self, length: int) -> bool:
         """Whether the window hides anything in a sequence of this `length`."""
@@ -78,41 +79,40 @@ class Attend(nn.Module):
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None
     ) -> Tensor:
         """Blocks of `window` queries, each with the keys from one block before to one after."""
-        batch, _, length, _ = q.shape
+        length, heads = q.shape[2], 1 if bias is None else bias.shape[0]
         window, after = self.window, 0 if self.causal else self.window
         blocks = -(-length // window)
         filled = blocks * window
-        span = 2 * window + after
+        span = 2 * window + after  # a block of queries from s on sees keys from s - window on
 
         def block(x: Tensor, size: int, before: int, behind: int) -> Tensor:
-            # b g n d -> (b blocks) g size d, which lies as (b blocks) size g d in memory
-            x = F.pad(x.transpose(1, 2), (0, 0, 0, 0, before, behind + filled - length))
-            x = x.unfold(1, size, window).movedim(-1, 2).flatten(0, 1)
-            return x.transpose(1, 2)
+            # b (pixels heads) n d -> b (pixels blocks heads) size d: with the blocks in the
+            # heads, the samples of the batch share one bias
+            x = F.pad(x, (0, 0, before, behind + filled - length)).unfold(2, size, window)
+            return x.mT.unflatten(1, (-1, heads)).transpose(2, 3).flatten(1, 3)
 
-        here = torch.arange(filled, device=q.device).view(blocks, window, 1)
-        there = torch.arange(filled, device=q.device).view(blocks, window)[:, :1, None]
-        there = there + torch.arange(-window, window + after, device=q.device)
-        offset = there - here  # (blocks window span)
-        seen = (there >= 0) & (there < length) & (offset.abs() <= window)
+        start = torch.arange(0, filled, window, device=q.device)[:, None, None]
+        query = start + torch.arange(window, device=q.device)[:, None]
+        key = start + torch.arange(-window, window + after, device=q.device)
+        seen = (key >= 0) & (key < length) & ((key - query).abs() <= window)
         if self.causal:
-            seen = seen & (offset <= 0)
-        seen = seen.expand(batch, *seen.shape)
+            seen = seen & (key <= query)  # (blocks window span)
+        bias = q.new_zeros(()) if bias is None else bias[:, window : 2 * window, :span].to(q.dtype)
+        bias = bias.masked_fill(~seen[:, None], hidden(q.dtype)).flatten(0, 1)
         if mask is not None:
             real = F.pad(mask, (window, after + filled - length)).unfold(1, span, window)
-            seen = seen & real[:, :, None]
-        if bias is not None:
-            bias = bias[:, window : 2 * window, :span]
+            real = real[:, None, :, None].expand(-1, q.shape[1] // heads, -1, heads, -1)
+            mask = real.flatten(1, 3).unsqueeze(2)
         out = self.in_chunks(
             block(q, window, 0, 0),
             block(k, span, window, after),
             block(v, span, window, after),
             bias,
-            seen.flatten(0, 1),
+            mask,
             causal=False,
         )
-        out = out.transpose(1, 2).unflatten(0, (batch, blocks)).flatten(1, 2)
-        return out[:, :length].transpose(1, 2)
+        out = out.unflatten(1, (-1, blocks, heads)).transpose(2, 3)
+        return out.flatten(3, 4).flatten(1, 2)[:, :, :length]
 
     def in_chunks(
         self,
@@ -123,7 +123,7 @@ class Attend(nn.Module):
         mask: Tensor | None,
         causal: bool,
     ) -> Tensor:
-        """As many samples and heads at once as a fused kernel can launch; `mask` (b 1|i j)."""
+        """As many samples and heads at once as a fused kernel can launch; `mask` (b 1|g 1 j)."""
         batch_step, head_step = chunk_sizes(q, k, bias)
         if q.shape[0] > batch_step:
             outs = []
@@ -136,8 +136,10 @@ class Attend(nn.Module):
             outs = []
             for start in range(0, q.shape[1], head_step):
                 part = (t[:, start : start + head_step] for t in (q, k, v))
-                bias_here = bias_of_heads(bias, start, head_step)
-                outs.append(self.in_chunks(*part, bias_here, mask, causal))
+                bias_here, mask_here = bias_of_heads(bias, start, head_step), mask
+                if mask is not None and mask.shape[1] > 1:
+                    mask_here = mask[:, start : start + head_step]
+                outs.append(self.in_chunks(*part, bias_here, mask_here, causal))
             return cat(outs, dim=1)
         if bias is not None:
             bias = bias.to(q.dtype)
@@ -146,7 +148,7 @@ class Attend(nn.Module):
             bias = bias.unsqueeze(0)
         if mask is not None:
             bias = q.new_zeros(()) if bias is None else bias
-            bias = bias.masked_fill(~mask[:, None], torch.finfo(q.dtype).min)
+            bias = bias.masked_fill(~mask, hidden(q.dtype))
         if causal and bias is not None:  # no kernel takes both
             bias, causal = mask_future(bias.expand(*bias.shape[:2], q.shape[2], -1)), False
         return (fused if self.flash else explicit)(q, k, v, bias, causal)
@@ -204,9 +206,14 @@ def cat(parts: list[Tensor], dim: int) -> Tensor:
 
 
 def mask_future(sim: Tensor) -> Tensor:
-    """Fill the positions (i, j > i) of scores or a bias with the most negative finite number."""
+    """Hide the positions (i, j > i) of scores or a bias."""
     future = torch.ones(sim.shape[-2:], dtype=torch.bool, device=sim.device).triu(1)
-    return sim.masked_fill(future, torch.finfo(sim.dtype).min)
+    return sim.masked_fill(future, hidden(sim.dtype))
+
+
+def hidden(dtype: torch.dtype) -> float:
+    """A bias that hides a key, and is finite in sum with its score, in fp16 too."""
+    return torch.finfo(dtype).min / 2
 
 
 def backends_for(

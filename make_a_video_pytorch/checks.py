@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from beartype import BeartypeConf, beartype
 from packaging.version import Version
+from torch import Tensor
 
 if Version(torch.__version__).release < (2, 6):
     raise ImportError(f"make-a-video-pytorch needs torch 2.6 or later, found {torch.__version__}")
@@ -25,6 +26,18 @@ def at_least(minimum: int, **arguments: int) -> None:
     for name, value in arguments.items():
         if value < minimum:
             raise ValueError(f"`{name}` (={value}) must be at least {minimum}")
+
+
+def must_be_tensor(**arguments: object) -> None:
+    """Raise a TypeError that names the first of `arguments` that is given and no tensor."""
+    for name, value in arguments.items():
+        if value is not None and not isinstance(value, Tensor):
+            raise TypeError(f"`{name}` (a {type(value).__name__}) must be a tensor")
+
+
+def is_one_of(shape: tuple[int, ...], *shapes: tuple[int, ...]) -> bool:
+    """Whether `shape` is one of `shapes`; a compiler answers `in` wrongly for symbolic sizes."""
+    return any(shape == other for other in shapes)
 
 
 def must_be_taken(taken: bool, option: str, **argument: object) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from make_a_video_pytorch.checks import at_least, must_be_taken
-from make_a_video_pytorch.layout import Temporal
+from make_a_video_pytorch.checks import at_least, is_one_of, must_be_taken, must_be_tensor
+from make_a_video_pytorch.layout import Temporal, hide
 from make_a_video_pytorch.parameters import acts_across_frames, zero_init
 from make_a_video_pytorch.positions import SinusoidalPosEmb
 
@@ -76,15 +76,18 @@ class Conditioned(nn.Module):
         else:
             sinusoid, linear, act = self.to_timestep_cond
             timestep = as_numbers("timestep", timestep, linear.weight.device, batch, frames)
+            if timestep.ndim == 2 and temporal.real is not None:
+                timestep = timestep.masked_fill(~temporal.real, 0)
             emb = act(linear(sinusoid(timestep.flatten()).to(linear.weight.dtype)))
             emb = emb.unflatten(0, timestep.shape).expand(batch, *timestep.shape[1:], -1)
+        must_be_tensor(cond=cond)
         if cond is not None:
             expected = (batch, self.to_cond.in_features)
             if cond.shape != expected:
                 raise ValueError(
                     f"`cond` (shape {tuple(cond.shape)}) must be (b, cond_dim) = {expected}"
                 )
-            emb = plus(emb, self.to_cond(cond))
+            emb = plus(emb, self.to_cond(cond.to(emb.dtype)))
         if fps is not None:
             sinusoid, linear = self.to_fps_cond
             fps = as_numbers("fps", fps, linear.weight.device, batch)
@@ -93,23 +96,30 @@ class Conditioned(nn.Module):
                 emb = temporal.choose(plus(emb, fps), emb)
         return emb
 
-    def beside(self, video: Tensor, cond_images: Tensor | None) -> Tensor:
+    def beside(
+        self, video: Tensor, cond_images: Tensor | None, frame_mask: Tensor | None
+    ) -> Tensor:
         """`video` (b c f h w) with `cond_images` as further channels, zeros if there are none."""
         must_be_taken(self.cond_channels > 0, "cond_channels", cond_images=cond_images)
         if self.cond_channels == 0:
             return video
+        must_be_tensor(cond_images=cond_images)
         batch, _, frames, height, width = video.shape
         shape = (batch, self.cond_channels, frames, height, width)
+        one = (*shape[:2], 1, *shape[3:])
         if cond_images is None:
-            cond_images = video.new_zeros(()).expand(shape)
-        elif cond_images.ndim == 4:
-            cond_images = cond_images.unsqueeze(2)
-        if cond_images.shape not in (shape, (*shape[:2], 1, *shape[3:])):
+            cond_images = video.new_zeros(()).expand(one)
+        if not is_one_of(cond_images.shape, shape, one, (*shape[:2], *shape[3:])):
             raise ValueError(
                 f"`cond_images` (shape {tuple(cond_images.shape)}) must be "
                 f"(b, cond_channels, [f,] h, w) with (b, cond_channels, f, h, w) = {shape}"
             )
-        tokens = (video.movedim(1, -1), cond_images.expand(shape).movedim(1, -1))
+        if cond_images.ndim == 4:
+            cond_images = cond_images.unsqueeze(2)
+        cond_images = cond_images.to(video.dtype).expand(shape)
+        if frame_mask is not None:
+            cond_images = hide(cond_images, frame_mask)
+        tokens = (video.movedim(1, -1), cond_images.movedim(1, -1))
         return torch.cat(tokens, dim=-1).movedim(-1, 1)
 
 
@@ -123,12 +133,15 @@ def as_numbers(
 ) -> Tensor:
     """`value` as a tensor (1), (b) or, where `frames` are given, (b f)."""
     if not isinstance(value, Tensor):
+        if not isinstance(value, int | float):
+            raise TypeError(f"`{name}` (a {type(value).__name__}) must be a number or a tensor")
         # a tensor that is filled, so that a compiler does not make a graph for each number
-        value = torch.full((1,), value, device=device)
+        dtype = torch.int64 if isinstance(value, int) else torch.float32
+        value = torch.full((1,), value, dtype=dtype, device=device)
     value = value.to(device)
     if value.ndim == 0 or (value.ndim == 2 and value.shape[1] == 1):
         value = value.reshape(-1)
-    if value.shape not in ((1,), (batch,), (batch, frames)):
+    if not is_one_of(value.shape, (1,), (batch,), (batch, frames)):
         per_frame = "" if frames is None else f" or (b, f), with f = {frames}"
         raise ValueError(
             f"`{name}` (shape {tuple(value.shape)}) must be one number or (b), with b = {batch}"

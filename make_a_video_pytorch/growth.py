@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -24,7 +23,8 @@ class Growable:
         the rest, and what is new starts as the identity, so that training goes on where it was:
         a decoder becomes a frame interpolation network (Make-A-Video, section 3.3) by
         `unet.grow(cond_channels=4)`, and one that predicts its variance by
-        `unet.grow(channels_out=6)`, whose further channels are zero at first.
+        `unet.grow(channels_out=6)`, whose further channels are zero at first. Frozen parameters
+        stay frozen but for the tensors that are larger now.
 
         Args:
             updates: `cond_channels`, `channels_out`, `cond_dim` or entries of
@@ -33,27 +33,18 @@ class Growable:
                 `self_attns` that was False; `flash_attn` and `gradient_checkpointing` freely.
 
         Raises:
-            TypeError: if there is no such argument.
+            TypeError: if there is no such argument, or it is of another type.
             ValueError: if an update would change the outputs.
         """
-        must_keep_outputs(self.config, updates)
         grown = type(self)(**{**self.config, **updates})
+        must_keep_outputs(self.config, grown.config)
         inherit(grown, self)
-        weight = next(self.parameters())
-        return grown.to(weight.device, weight.dtype).train(self.training)
+        return grown
 
 
-def must_keep_outputs(config: dict[str, object], updates: dict[str, object]) -> None:
-    """Raise an error that names the first of `updates` to a U-Net's `config` that it cannot take.
-
-    Raises:
-        TypeError: if there is no such argument.
-        ValueError: if the outputs would be others.
-    """
-    for name, value in updates.items():
-        if name not in config:
-            raise TypeError(f"`{name}` is no argument of SpaceTimeUnet")
-        new = tuple(value) if isinstance(value, Sequence) else value
+def must_keep_outputs(config: dict[str, object], grown: dict[str, object]) -> None:
+    """Raise a ValueError that names an argument by which a U-Net of `config` cannot be `grown`."""
+    for name, new in grown.items():
         if not keeps_outputs(name, config, new):
             raise ValueError(
                 f"`{name}` (={new!r}) cannot grow from {config[name]!r}: the outputs would not "
@@ -81,12 +72,14 @@ def keeps_outputs(name: str, config: dict[str, object], new: object) -> bool:
 
 @torch.no_grad()
 def inherit(new: nn.Module, old: nn.Module) -> None:
-    """Give `new`, a larger module of the same kind, the weights of `old`.
+    """Give `new`, a larger module of the same kind, the weights of `old`, their device and dtype.
 
     A tensor that is larger has them as its leading slice. What is beyond stays as it was
     initialised if it acts across frames, where that is the identity, and is zero otherwise. A
     part that `old` does not have is made to start as the identity (its `start_as_identity`).
     """
+    like = next(old.parameters())
+    new.to(like.device, like.dtype).train(old.training)
     parts = dict(old.named_modules())
     for name, part in new.named_modules():
         if name not in parts:
@@ -96,7 +89,9 @@ def inherit(new: nn.Module, old: nn.Module) -> None:
         weights = dict(parts[name].named_parameters(recurse=False))
         for key, target in part.named_parameters(recurse=False):
             weight = weights[key]
-            if target.shape != weight.shape and not getattr(part, "is_temporal", False):
+            target.data = target.data.to(weight)  # a module may hold several dtypes
+            larger = target.shape != weight.shape
+            if larger and not getattr(part, "is_temporal", False):
                 nn.init.zeros_(target)
             target[tuple(slice(size) for size in weight.shape)] = weight
-            target.requires_grad_(weight.requires_grad)
+            target.requires_grad_(weight.requires_grad or larger)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
-from make_a_video_pytorch.checks import at_least, typechecked
+from make_a_video_pytorch.checks import at_least, must_be_tensor, typechecked
 from make_a_video_pytorch.layout import must_be_mask
 
 
@@ -61,16 +61,14 @@ def drop_conditions(
     Raises:
         ValueError: if no condition is given, the probability is none, or a shape does not fit.
     """
-    given = cond if cond is not None else context
-    if given is None:
-        raise ValueError("`cond` or `context` must be given")
-    batch = given.shape[0]
+    batch, device = must_be_conditions(cond, context, context_mask)
     if not isinstance(dropped, Tensor):
         if not 0 <= dropped <= 1:
             raise ValueError(f"`dropped` (={dropped}) must be between 0 and 1")
-        dropped = torch.rand(batch, generator=generator) < dropped
+        where = None if generator is None else generator.device
+        dropped = torch.rand(batch, generator=generator, device=where) < dropped
     must_be_mask("dropped", dropped, "(b)", (batch,))
-    dropped = dropped.to(given.device)
+    dropped = dropped.to(device)
 
     kept = {}
     if cond is not None:
@@ -79,7 +77,10 @@ def drop_conditions(
     if context is not None:
         if context_mask is None:
             context_mask = context.new_ones(context.shape[:2], dtype=torch.bool)
-        must_be_mask("context_mask", context_mask, "(b, n)", tuple(context.shape[:2]))
+        context_mask = context_mask.to(device)
+        if null is not None and context.shape[1] == 0:  # make room for the learned token
+            context = context.new_zeros(batch, 1, context.shape[2])
+            context_mask = context_mask.new_zeros(batch, 1)
         null_mask = torch.zeros_like(context_mask)
         if null is not None:
             token = learned(null.context, "context", context)
@@ -88,6 +89,32 @@ def drop_conditions(
         kept["context"] = context
         kept["context_mask"] = torch.where(dropped[:, None], null_mask, context_mask)
     return kept
+
+
+def must_be_conditions(
+    cond: Tensor | None,
+    context: Tensor | None,
+    context_mask: Tensor | None,
+    batch: int | None = None,
+) -> tuple[int, torch.device]:
+    """Raise an error that names what is not of one batch; return its size, and the device."""
+    must_be_tensor(cond=cond, context=context, context_mask=context_mask)
+    given = cond if cond is not None else context
+    if given is None:
+        raise ValueError("`cond` or `context` must be given")
+    batch = len(given) if batch is None else batch
+    for name, value, letters in (("cond", cond, "b d"), ("context", context, "b n d")):
+        if value is None:
+            continue
+        if value.ndim != len(letters.split()) or len(value) != batch:
+            raise ValueError(
+                f"`{name}` (shape {tuple(value.shape)}) must be ({letters}), with b = {batch}"
+            )
+    if context_mask is not None:
+        if context is None:
+            raise ValueError("`context_mask` must be left out, since no `context` was given")
+        must_be_mask("context_mask", context_mask, "(b, n)", tuple(context.shape[:2]))
+    return batch, given.device
 
 
 def learned(parameter: Tensor | None, name: str, like: Tensor) -> Tensor:
@@ -126,6 +153,7 @@ def guide(
         **others: object,
     ) -> Tensor:
         batch = x.shape[0]
+        must_be_conditions(cond, context, context_mask, batch)
 
         def twice(value: object) -> object:
             of_samples = isinstance(value, Tensor) and value.ndim and value.shape[0] == batch

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from make_a_video_pytorch.checks import must_be_multiple, must_be_tensor
+
 
 @dataclass(frozen=True)
 class Temporal:
@@ -89,13 +91,12 @@ def as_video(
         the decision.
 
     Raises:
-        TypeError: if `x` is no tensor.
+        TypeError: if `x` or `frame_mask` is no tensor, or `enable_time` neither bool nor tensor.
         ValueError: if `x` has neither 4 nor 5 dimensions, not `dim` channels, or a size of 0 other
-            than that of the batch, or if `enable_time` or `frame_mask` is a tensor of another
-            shape or dtype.
+            than that of the batch, if `enable_time` or `frame_mask` is a tensor of another
+            shape or dtype, or if `frame_mask` has padding before a frame.
     """
-    if not isinstance(x, Tensor):
-        raise TypeError(f"`x` (a {type(x).__name__}) must be a tensor")
+    must_be_tensor(x=x)
     if x.ndim not in (4, 5):
         raise ValueError(
             f"`x` (shape {tuple(x.shape)}) must be an image (b c h w) or a video (b c f h w)"
@@ -107,14 +108,18 @@ def as_video(
         )
     if 0 in x.shape[2:]:
         raise ValueError(f"`x` (shape {tuple(x.shape)}) must have frames and pixels")
+    temporal = enable_time
     if not isinstance(enable_time, Temporal):
-        enable_time = decide(x, enable_time, frame_mask)
+        temporal = decide(x, enable_time, frame_mask)
     if x.ndim == 4:
         x = x.unsqueeze(2)
     pixels = x.movedim(1, -1).contiguous()
     # The strides of dimensions of size 1 are arbitrary and can send a convolution back to the
     # contiguous layout; a view of the flat memory has the ones that the shape implies.
-    return pixels.flatten().view(pixels.shape).movedim(-1, 1), enable_time
+    video = pixels.flatten().view(pixels.shape).movedim(-1, 1)
+    if frame_mask is not None:  # padding may hold anything
+        video = hide(video, frame_mask)
+    return video, temporal
 
 
 def decide(x: Tensor, enable_time: bool | Tensor, frame_mask: Tensor | None) -> Temporal:
@@ -123,9 +128,15 @@ def decide(x: Tensor, enable_time: bool | Tensor, frame_mask: Tensor | None) -> 
     videos = None
     if isinstance(enable_time, Tensor):
         must_be_mask("enable_time", enable_time, "(b)", (x.shape[0],))
-        videos, enable_time = enable_time, True
+        videos, enable_time = enable_time.to(x.device), True
+    if not isinstance(enable_time, bool):
+        raise TypeError(
+            f"`enable_time` (a {type(enable_time).__name__}) must be a bool or a bool tensor (b)"
+        )
     if frame_mask is not None:
         must_be_mask("frame_mask", frame_mask, "(b f)", (x.shape[0], frames))
+        must_come_last(frame_mask)
+        frame_mask = frame_mask.to(x.device)
         several = frame_mask.sum(1) > 1  # a clip of one frame is an image
         videos = several if videos is None else videos & several
     if not enable_time or frames == 1:
@@ -133,8 +144,41 @@ def decide(x: Tensor, enable_time: bool | Tensor, frame_mask: Tensor | None) -> 
     return Temporal(True, videos, frame_mask)
 
 
+def must_come_last(frame_mask: Tensor) -> None:
+    """Raise a ValueError where padding (False) is followed by a frame, but not in a graph."""
+    if torch.compiler.is_compiling():
+        return
+    misplaced = (frame_mask[:, 1:] & ~frame_mask[:, :-1]).any(1).nonzero()
+    if len(misplaced):
+        raise ValueError(
+            f"`frame_mask` (={frame_mask[misplaced[0, 0]].tolist()} for sample "
+            f"{misplaced[0, 0].item()}) must have all its False at the end of a clip"
+        )
+
+
+def must_be_frames(
+    frames: int, frame_mask: Tensor | None, enable_time: bool | Tensor | Temporal, multiple: int
+) -> None:
+    """Raise a ValueError for clips whose `frames` compression by `multiple` does not divide.
+
+    Padded clips are not looked at while compiling, since a graph cannot depend on values.
+    """
+    must_be_multiple(multiple, "the product of `temporal_compression`", frames=frames)
+    if frame_mask is None or torch.compiler.is_compiling():
+        return
+    lengths = frame_mask.sum(1)
+    if isinstance(enable_time, Tensor):
+        lengths = lengths[enable_time.to(lengths.device)]
+    for length in lengths[lengths % multiple != 0].tolist():
+        raise ValueError(
+            f"`frame_mask` (with a clip of {length} frames) must leave clips whose frames are "
+            f"divisible by {multiple}, the product of `temporal_compression`"
+        )
+
+
 def must_be_mask(name: str, mask: Tensor, letters: str, shape: tuple[int, ...]) -> None:
-    """Raise a ValueError that names a `mask` that is not one of this `shape`."""
+    """Raise an error that names a `mask` that is not one of this `shape`."""
+    must_be_tensor(**{name: mask})
     if mask.dtype != torch.bool or mask.shape != shape:
         raise ValueError(
             f"`{name}` (shape {tuple(mask.shape)}, {mask.dtype}) must be a bool tensor {letters} = "
@@ -144,7 +188,7 @@ def must_be_mask(name: str, mask: Tensor, letters: str, shape: tuple[int, ...]) 
 
 def hide(video: Tensor, frame_mask: Tensor) -> Tensor:
     """`video` (b c f h w) with zeros where `frame_mask` (b f) is False, whatever was there."""
-    return video.masked_fill(~frame_mask[:, None, :, None, None], 0)
+    return video.masked_fill(~frame_mask.to(video.device)[:, None, :, None, None], 0)
 
 
 def as_given(video: Tensor, x: Tensor) -> Tensor:

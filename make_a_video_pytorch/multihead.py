@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from make_a_video_pytorch.attend import Attend
-from make_a_video_pytorch.checks import at_least, typechecked
+from make_a_video_pytorch.checks import at_least, must_be_tensor, typechecked
 from make_a_video_pytorch.layout import must_be_mask
 from make_a_video_pytorch.norm import RMSNorm
 from make_a_video_pytorch.parameters import zero_init
@@ -89,7 +89,7 @@ class Attention(nn.Module):
 class CrossAttention(nn.Module):
     """Multi-head attention from every pixel of every frame to tokens, such as those of a text.
 
-    Vaswani et al. 2017, section 3.2.3, as text enters Imagen (Saharia et al. 2022, section 2.4),
+    Vaswani et al. 2017, section 3.2.3, as text enters Imagen (Saharia et al. 2022, section 2.5),
     with a norm on each side. At first zero, and zero for a sample that has no token.
 
     Shapes: `x` (b ... dim), `context` (b n context_dim), `context_mask` (b n), False for tokens
@@ -118,6 +118,7 @@ class CrossAttention(nn.Module):
         self.to_out = zero_init(nn.Linear(inner_dim, dim, bias=False))
 
     def forward(self, x: Tensor, context: Tensor, context_mask: Tensor | None = None) -> Tensor:
+        must_be_tensor(context=context)
         if context.ndim != 3 or context.shape[::2] != (x.shape[0], self.context_dim):
             raise ValueError(
                 f"`context` (shape {tuple(context.shape)}) must be (b, n, context_dim), with b = "
@@ -125,12 +126,14 @@ class CrossAttention(nn.Module):
             )
         if context_mask is not None:
             must_be_mask("context_mask", context_mask, "(b, n)", tuple(context.shape[:2]))
+            context_mask = context_mask.to(x.device)
+            context = context.masked_fill(~context_mask[..., None], 0)  # padding may hold anything
         if context.shape[1] == 0:
             return torch.zeros_like(x)
         tokens = self.norm(x).flatten(1, -2)
         q, k, v = (
             t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for t in (self.to_q(tokens), *self.to_kv(self.context_norm(context)))
+            for t in (self.to_q(tokens), *self.to_kv(self.context_norm(context.to(x.dtype))))
         )
         out = self.attend(q, k, v, mask=context_mask).transpose(1, 2).flatten(2)
         if context_mask is not None:

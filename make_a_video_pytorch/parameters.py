@@ -28,8 +28,8 @@ def temporal_parameters(module: nn.Module) -> list[Parameter]:
     """The parameters of `module` that act across frames, each once.
 
     They are those of temporal convolutions, temporal attention with its position bias, token
-    shifts and temporal resampling. An image trains none of them. Together with
-    `spatial_parameters` the list is complete, and the two are disjoint.
+    shifts, temporal resampling and the condition on frames per second. An image trains none of
+    them. Together with `spatial_parameters` the list is complete, and the two are disjoint.
 
     Args:
         module: one of this library's modules, or any module built from them.

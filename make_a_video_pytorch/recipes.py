@@ -5,6 +5,7 @@ Frames to keep and to fill in, clips at a frame rate, and noise that frames shar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -27,7 +28,7 @@ def every(frames: int, step: int) -> Tensor:
 
 @typechecked
 def head(frames: int, count: int = 1) -> Tensor:
-    """Keep the first `count` of `frames`, to go on from; one of them animates a picture: (f)."""
+    """Keep the first `count` of `frames`; from one of them a picture is animated: bool (f)."""
     at_least(1, frames=frames, count=count)
     return torch.arange(frames) < count
 
@@ -40,12 +41,14 @@ def tail(frames: int, count: int = 1) -> Tensor:
 
 @typechecked
 def at(frames: int, indices: Iterable[int]) -> Tensor:
-    """Keep the frames with these `indices`, of which negative ones count from the end: (f)."""
+    """Keep the frames with these `indices`; negative ones count from the end: bool (f)."""
     at_least(1, frames=frames)
     kept = torch.zeros(frames, dtype=torch.bool)
     for index in indices:
+        if isinstance(index, bool):  # a mask already, or a slip
+            raise TypeError(f"`indices` (={index}) must be ints")
         if not -frames <= index < frames:
-            raise ValueError(f"`indices` (={index}) must be below `frames` (={frames})")
+            raise ValueError(f"`indices` (={index}) must be from {-frames} to {frames - 1}")
         kept[index] = True
     return kept
 
@@ -112,7 +115,7 @@ def sample_fps(
             f"`lowest` (={lowest}) must be positive and at most `highest` (={highest})"
         )
     # the k-th smallest of n uniform numbers is distributed so
-    uniform = torch.rand(count, concentration, generator=generator)
+    uniform = torch.rand(count, concentration, generator=generator, device=device_of(generator))
     k = concentration - round(progress * (concentration - 1))
     return lowest + (highest - lowest) * uniform.kthvalue(k).values
 
@@ -138,21 +141,23 @@ def sample_clip(
         generator: where randomness comes from.
 
     Returns:
-        The indices (frames), rising, and the clip's frames per second, to condition on.
+        The indices (frames) on the CPU, rising, and the clip's frames per second, to condition on.
 
     Raises:
         ValueError: if the video has fewer frames than the clip, or a rate is not positive.
     """
     at_least(1, num_frames=num_frames, frames=frames)
-    if min(source_fps, fps) <= 0:
+    if not (0 < source_fps < math.inf and 0 < fps < math.inf):
         raise ValueError(f"`source_fps` (={source_fps}) and `fps` (={fps}) must be positive")
     if frames > num_frames:
         raise ValueError(f"`frames` (={frames}) must be at most `num_frames` (={num_frames})")
     longest = (num_frames - 1) / max(frames - 1, 1)
     step = max(min(source_fps / fps, longest), 1.0)
-    length = int(step * (frames - 1)) + 1
-    start = torch.randint(num_frames - length + 1, (), generator=generator)
-    return start + (torch.arange(frames, dtype=torch.float64) * step).long(), source_fps / step
+    # a little more, so that rounding does not take a whole frame away
+    offsets = (torch.arange(frames, dtype=torch.float64) * step + 1e-6).long()
+    starts = num_frames - int(offsets[-1])
+    start = torch.randint(starts, (), generator=generator, device=device_of(generator))
+    return start.cpu() + offsets, source_fps / step
 
 
 # Noise that frames share: PYoCo (Ge et al. 2023)
@@ -167,11 +172,12 @@ def mixed_noise(
     PYoCo's mixed noise model. At 0 every frame has its own noise.
 
     Raises:
-        ValueError: if `shape` is not that of a video, or `alpha` negative.
+        ValueError: if `shape` is not that of a video, or `alpha` negative or infinite.
     """
     shared, own = shared_and_own(shape, alpha)
-    common = torch.randn((*shape[:2], 1, *shape[3:]), generator=generator)
-    return shared * common + own * torch.randn(shape, generator=generator)
+    device = device_of(generator)
+    common = torch.randn((*shape[:2], 1, *shape[3:]), generator=generator, device=device)
+    return shared * common + own * torch.randn(shape, generator=generator, device=device)
 
 
 @typechecked
@@ -183,10 +189,11 @@ def progressive_noise(
     PYoCo's progressive noise model, an autoregression over the frames.
 
     Raises:
-        ValueError: if `shape` is not that of a video, or `alpha` negative.
+        ValueError: if `shape` is not that of a video, or `alpha` negative or infinite.
     """
     shared, own = shared_and_own(shape, alpha)
-    frames = list(torch.randn(shape, generator=generator).unbind(2))
+    noise = torch.randn(shape, generator=generator, device=device_of(generator))
+    frames = list(noise.unbind(2))
     for index in range(1, len(frames)):
         frames[index] = shared * frames[index - 1] + own * frames[index]
     return torch.stack(frames, dim=2)
@@ -194,9 +201,14 @@ def progressive_noise(
 
 def shared_and_own(shape: tuple[int, ...], alpha: float) -> tuple[float, float]:
     """The weights of what frames share and of what is their own, whose squares sum to one."""
-    if len(shape) != 5:
+    if len(shape) != 5 or shape[2] < 1:
         raise ValueError(f"`shape` (={shape}) must be that of a video (b c f h w)")
-    if alpha < 0:
-        raise ValueError(f"`alpha` (={alpha}) must be at least 0")
-    own = (1 + alpha**2) ** -0.5
+    if not 0 <= alpha < math.inf:
+        raise ValueError(f"`alpha` (={alpha}) must be at least 0, and finite")
+    own = 1 / math.hypot(1, alpha)
     return alpha * own, own
+
+
+def device_of(generator: Generator | None) -> torch.device | None:
+    """Where numbers from `generator` must be drawn."""
+    return None if generator is None else generator.device

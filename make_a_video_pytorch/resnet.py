@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from make_a_video_pytorch.checks import at_least, typechecked
+from make_a_video_pytorch.checks import at_least, is_one_of, typechecked
 from make_a_video_pytorch.conv import PseudoConv3d
 from make_a_video_pytorch.layout import Temporal, as_given, as_video
 from make_a_video_pytorch.norm import RMSNorm
@@ -109,7 +109,7 @@ class ResnetBlock(nn.Module):
         if timestep_emb is not None:
             batch, frames = video.shape[0], video.shape[2]
             width = self.timestep_mlp[1].in_features
-            if timestep_emb.shape not in ((batch, width), (batch, frames, width)):
+            if not is_one_of(timestep_emb.shape, (batch, width), (batch, frames, width)):
                 raise ValueError(
                     f"`timestep_emb` (shape {tuple(timestep_emb.shape)}) must be "
                     f"(b, timestep_cond_dim) = {(batch, width)} or (b, f, timestep_cond_dim) = "

@@ -14,7 +14,14 @@ from make_a_video_pytorch.checks import at_least, must_be_multiple, one_per_stag
 from make_a_video_pytorch.conditions import Conditioned
 from make_a_video_pytorch.conv import PseudoConv3d
 from make_a_video_pytorch.growth import Growable
-from make_a_video_pytorch.layout import Temporal, as_given, as_video, hide, memory_format_of
+from make_a_video_pytorch.layout import (
+    Temporal,
+    as_given,
+    as_video,
+    hide,
+    memory_format_of,
+    must_be_frames,
+)
 from make_a_video_pytorch.resample import Downsample, Upsample
 from make_a_video_pytorch.resnet import ResnetBlock
 
@@ -168,7 +175,7 @@ class SpaceTimeUnet(Conditioned, Growable):
                 resized, frames to be kept, an earlier prediction. One picture stands for all
                 frames. Zeros if left out.
             cond: a vector (b cond_dim), such as an image embedding. Zeros if left out.
-            context: tokens (b n context_dim), such as a text's. None if left out.
+            context: tokens (b n context_dim), such as a text's.
             context_mask: False (b n) for tokens that are not to be seen.
             fps: frames per second of the clip, one number or (b); on images it has no effect.
             frame_mask: False (b f) for frames that are padding at the end of a shorter clip,
@@ -176,8 +183,7 @@ class SpaceTimeUnet(Conditioned, Growable):
 
         Raises:
             ValueError: if `x` has another rank, other channels or sizes that are no multiples, or
-                if another argument is missing, of another shape, or not one that the U-Net was
-                built for.
+                another argument is missing, of another shape or not what the U-Net was built for.
         """
         video, temporal = as_video(x, self.channels, enable_time, frame_mask)
         frames, height, width = video.shape[2:]
@@ -185,17 +191,12 @@ class SpaceTimeUnet(Conditioned, Growable):
             self.image_size_multiple, "two to the number of stages", height=height, width=width
         )
         if temporal.runs:
-            must_be_multiple(
-                self.frame_multiple, "the product of `temporal_compression`", frames=frames
-            )
+            must_be_frames(frames, frame_mask, enable_time, self.frame_multiple)
         if self.frame_multiple > 1 and not isinstance(enable_time, Tensor):
-            # no clip is of one frame, which would make its sample an image
+            # as no clip is of one frame, no sample is an image
             temporal = Temporal(temporal.runs, None, temporal.real)
         emb = self.embed(timestep, cond, fps, video, temporal)
-        video = self.beside(video, cond_images)
-        if frame_mask is not None:
-            video = hide(video, frame_mask)
-
+        video = self.beside(video, cond_images, frame_mask)
         tokens = {"context": context, "context_mask": context_mask}
 
         def run(block: nn.Module, video: Tensor, **further: Tensor | None) -> Tensor:

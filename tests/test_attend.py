@@ -146,3 +146,26 @@ def test_windowed_attention_grows_in_proportion_to_the_length(monkeypatch):
         Attend(window=4)(q, q, q)
     assert counted[1] == 2 * counted[0]
     assert counted[0] == 2 * 3 * 64 * 12
+
+
+def test_the_samples_of_a_batch_share_the_bias_of_a_window(monkeypatch):
+    shapes = []
+
+    def record(q, k, v, attn_mask, **kwargs):
+        shapes.append(attn_mask.shape)
+        return q
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", record)
+    q = torch.randn(5, 6, 8, 4)
+    Attend(window=2)(q, q, q, torch.randn(3, 6, 6))
+    assert shapes == [(1, 6 * 4, 2, 6)]
+
+
+def test_no_key_to_see_makes_no_nan_in_half_precision():
+    """Scores below -16 beside a mask overflow fp16 if that is the most negative number."""
+    q = torch.full((2, 1, 3, 16), 3.0, dtype=torch.float16).requires_grad_()
+    mask = torch.tensor([[False] * 3, [True] * 3])
+    out = Attend(flash=False)(q, -q, q, mask=mask)
+    out.sum().backward()
+    assert out.isfinite().all()
+    assert q.grad.isfinite().all()

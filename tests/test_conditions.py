@@ -237,7 +237,7 @@ WRONG = [
         r"`cond_images` \(shape \(2, 2, 3, 8, 12\)\) must be \(b, cond_channels, \[f,\] h, w\) "
         r"with .* = \(2, 2, 4, 8, 12\)",
     ),
-    (dict(cond_images=torch.zeros(2, 1, 8, 12)), r"`cond_images` \(shape \(2, 1, 1, 8, 12\)\)"),
+    (dict(cond_images=torch.zeros(2, 1, 8, 12)), r"`cond_images` \(shape \(2, 1, 8, 12\)\)"),
     (dict(fps=torch.zeros(3)), r"`fps` \(shape \(3,\)\) must be one number or \(b\), with b = 2,"),
     (
         dict(timestep=torch.zeros(2, 3)),
@@ -256,7 +256,62 @@ WRONG = [
         dict(frame_mask=torch.ones(2, 3, dtype=torch.bool)),
         r"`frame_mask` \(shape \(2, 3\), torch.bool\) must be a bool tensor \(b f\) = \(2, 4\)",
     ),
+    (
+        dict(frame_mask=torch.tensor([[True] * 4, [True, False, True, False]])),
+        r"`frame_mask` \(=\[True, False, True, False\] for sample 1\) must have all its False at "
+        "the end",
+    ),
 ]  # fmt: skip
+
+MISTYPED = {
+    "enable_time": ([True, False], "bool or a bool tensor"),
+    "timestep": ([3, 811], "number or a tensor"),
+    "fps": ("8", "number or a tensor"),
+    "cond": ([[0.0] * 4] * 2, "tensor"),
+    "cond_images": ([0.0], "tensor"),
+    "context": ([0.0], "tensor"),
+    "frame_mask": ([[True] * 4] * 2, "tensor"),
+}
+
+
+@pytest.mark.parametrize("name", MISTYPED)
+def test_what_is_no_tensor_is_refused(name):
+    value, needed = MISTYPED[name]
+    unet = SpaceTimeUnet(**UNET, **CONDITIONS)
+    message = rf"`{name}` \(a {type(value).__name__}\) must be a {needed}"
+    with pytest.raises(TypeError, match=message):
+        unet(torch.randn(CLIP), **{"timestep": 5, name: value})
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64])
+@pytest.mark.parametrize("name", ["cond", "context", "cond_images"])
+def test_conditions_may_be_of_another_dtype(name, dtype):
+    unet = randomize(SpaceTimeUnet(**UNET, **CONDITIONS), 0.2)
+    video, condition = torch.randn(CLIP), (4 * EXTRA[name]()).round()
+    expected = unet(video, 5, **{name: condition})
+    assert torch.equal(unet(video, 5, **{name: condition.to(dtype)}), expected)
+
+
+def test_a_padded_clip_must_be_a_multiple_as_a_clip_must_be():
+    unet = SpaceTimeUnet(**{**UNET, "temporal_compression": (True, False)})
+    video = torch.randn(CLIP)
+    mask = torch.arange(4) < torch.tensor([[4], [3]])
+    message = r"`frame_mask` \(with a clip of 3 frames\) must leave clips .* divisible by 2"
+    with pytest.raises(ValueError, match=message):
+        unet(video, 5, frame_mask=mask)
+    with pytest.raises(ValueError, match=message):
+        unet(video, 5, torch.tensor([False, True]), frame_mask=mask)
+    unet(video, 5, torch.tensor([True, False]), frame_mask=mask)  # the images of one sample
+
+
+def test_the_timestep_of_padding_may_be_anything():
+    unet = SpaceTimeUnet(**UNET)
+    mask = torch.arange(4) < torch.tensor([[4], [2]])
+    timestep = torch.full((2, 4), 5.0).masked_fill(~mask, torch.nan)
+    out = unet(torch.randn(CLIP), timestep, frame_mask=mask)
+    out.sum().backward()
+    assert out.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in unet.parameters())
 
 
 @pytest.mark.parametrize(("wrong", "message"), WRONG, ids=lambda v: v if isinstance(v, str) else "")

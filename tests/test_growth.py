@@ -118,7 +118,6 @@ def test_a_unet_is_built_again_from_its_config():
         dict(condition_on_fps=False),
         dict(self_attns=(False, False)),
         dict(resnet_block_depths=(1, 1)),
-        dict(resnet_block_depths=(1, 2, 1)),
         dict(condition_on_timestep=False),
     ],
     ids=str,
@@ -133,5 +132,40 @@ def test_what_would_change_the_outputs_is_refused(update):
 
 
 def test_what_is_no_argument_is_refused():
-    with pytest.raises(TypeError, match="`cond_chanels` is no argument of SpaceTimeUnet"):
+    with pytest.raises(TypeError, match="cond_chanels"):
         SpaceTimeUnet(**UNET).grow(cond_chanels=4)
+    with pytest.raises(TypeError, match="self_attns"):
+        SpaceTimeUnet(**UNET).grow(self_attns=True)
+    with pytest.raises(ValueError, match=r"`resnet_block_depths` \(=.*\) must have 2 entries"):
+        SpaceTimeUnet(**UNET).grow(resnet_block_depths=(1, 2, 1))
+
+
+def test_growing_keeps_every_bit_of_float64_and_a_part_of_its_own_dtype():
+    unet = randomize(SpaceTimeUnet(**UNET).double(), 0.2)
+    video = torch.randn(CLIP, dtype=torch.float64)
+    grown = unet.grow(cond_channels=4)
+    torch.testing.assert_close(grown(video, 5), unet(video, 5), rtol=1e-12, atol=1e-12)
+    weights = dict(grown.named_parameters())
+    assert all(
+        torch.equal(weights[name], p)
+        for name, p in unet.named_parameters()
+        if weights[name].shape == p.shape
+    )
+    half = SpaceTimeUnet(**UNET).half()
+    half.mid_attn.float()
+    grown = half.grow(cond_channels=4)
+    assert all(p.dtype == torch.float32 for p in grown.mid_attn.parameters())
+    assert grown.conv_in.spatial_conv.weight.dtype == torch.float16
+
+
+def test_frozen_tensors_that_grow_can_learn():
+    unet = SpaceTimeUnet(**UNET).requires_grad_(False)
+    grown = unet.grow(cond_channels=4, channels_out=6)
+    learn = {name for name, p in grown.named_parameters() if p.requires_grad}
+    assert learn == {
+        "conv_in.spatial_conv.weight",
+        "conv_out.spatial_conv.weight",
+        "conv_out.spatial_conv.bias",
+        "conv_out.temporal_conv.weight",
+        "conv_out.temporal_conv.bias",
+    }

@@ -104,6 +104,22 @@ def test_samples_are_dropped_as_often_as_asked():
             ),
             r"`context_mask` \(shape \(2, 5\), torch.float32\) must be a bool tensor",
         ),
+        (
+            lambda: drop_conditions(0.1, cond=torch.zeros(4)),
+            r"`cond` \(shape \(4,\)\) must be \(b d\), with b = 4",
+        ),
+        (
+            lambda: drop_conditions(0.1, cond=torch.zeros(2, 4), context=torch.zeros(3, 5, 4)),
+            r"`context` \(shape \(3, 5, 4\)\) must be \(b n d\), with b = 2",
+        ),
+        (
+            lambda: drop_conditions(0.1, cond=torch.zeros(2, 4), context_mask=torch.ones(2, 5)),
+            "`context_mask` must be left out, since no `context` was given",
+        ),
+        (
+            lambda: guide(print, 2.0)(torch.zeros(2, 1), cond=torch.zeros(1, 4)),
+            r"`cond` \(shape \(1, 4\)\) must be \(b d\), with b = 2",
+        ),
         (lambda: NullConditions(cond_dim=0), r"`cond_dim` \(=0\) must be at least 1"),
         (lambda: guide(print, 2.0)(torch.zeros(1)), "`cond` or `context` must be given"),
     ],
@@ -111,3 +127,12 @@ def test_samples_are_dropped_as_often_as_asked():
 def test_wrong_calls_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_learned_null_stands_in_for_no_tokens():
+    null = randomize(NullConditions(context_dim=6))
+    kept = drop_conditions(1.0, context=torch.zeros(2, 0, 6), null=null)
+    assert torch.equal(kept["context"], null.context.expand(2, 1, 6))
+    assert kept["context_mask"].all()
+    kept = drop_conditions(0.0, context=torch.zeros(2, 0, 6), null=null)
+    assert not kept["context_mask"].any()

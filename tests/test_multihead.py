@@ -51,3 +51,14 @@ def test_hidden_tokens_are_not_there():
 def test_at_first_it_adds_nothing():
     cross = CrossAttention(7, 6)
     assert not cross(torch.randn(2, 3, 7), torch.randn(2, 4, 6)).any()
+
+
+def test_tokens_that_are_not_seen_may_hold_anything():
+    attention = randomize(CrossAttention(8, 6, dim_head=8, heads=2), 0.2)
+    x, context = torch.randn(2, 3, 8), torch.randn(2, 5, 6)
+    mask = torch.arange(5) < torch.tensor([[3], [0]])
+    expected = attention(x, context, mask)
+    out = attention(x, context.masked_fill(~mask[..., None], torch.nan), mask)
+    out.sum().backward()
+    assert torch.equal(out, expected)
+    assert all(p.grad.isfinite().all() for p in attention.parameters())

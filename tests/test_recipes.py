@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -82,6 +84,17 @@ def test_a_clip_may_be_the_whole_video():
     assert indices.tolist() == [0, 2, 4, 6, 8]
     assert fps == 12
     assert sample_clip(1, 24, 1, 8)[0].tolist() == [0]
+    for num_frames in range(2, 60):  # rounding takes no frame away
+        for frames in range(2, num_frames + 1):
+            indices, _ = sample_clip(num_frames, 24, frames, 0.001)
+            assert indices[0] == 0
+            assert indices[-1] == num_frames - 1
+            assert indices.diff().max() - indices.diff().min() <= 1
+
+
+def test_indices_are_not_a_mask():
+    with pytest.raises(TypeError, match=r"`indices` \(=True\) must be ints"):
+        at(4, [True, False, False, False])
 
 
 @pytest.mark.parametrize("alpha", [0, 0.5, 1, 2])
@@ -108,7 +121,8 @@ def test_progressive_noise_is_normal_and_forgets(alpha):
         (lambda: every(5, 0), r"`step` \(=0\) must be at least 1"),
         (lambda: head(0), r"`frames` \(=0\) must be at least 1"),
         (lambda: tail(3, 0), r"`count` \(=0\) must be at least 1"),
-        (lambda: at(3, [3]), r"`indices` \(=3\) must be below `frames` \(=3\)"),
+        (lambda: at(3, [3]), r"`indices` \(=3\) must be from -3 to 2"),
+        (lambda: at(3, [-4]), r"`indices` \(=-4\) must be from -3 to 2"),
         (
             lambda: kept_frames(torch.zeros(2, 3, 4, 5), head(4)),
             r"`video` \(shape \(2, 3, 4, 5\)\) must be \(b c f h w\)",
@@ -124,6 +138,9 @@ def test_progressive_noise_is_normal_and_forgets(alpha):
         (lambda: sample_clip(4, 24, 2, 0), r"`source_fps` \(=24\) and `fps` \(=0\) must be posit"),
         (lambda: mixed_noise((2, 3, 4, 4)), r"`shape` \(=\(2, 3, 4, 4\)\) must be that of a video"),
         (lambda: mixed_noise((2, 3, 4, 4, 4), -1), r"`alpha` \(=-1\) must be at least 0"),
+        (lambda: mixed_noise((2, 3, 4, 4, 4), math.inf), r"`alpha` \(=inf\) must be .* finite"),
+        (lambda: progressive_noise((2, 3, 0, 4, 4)), r"`shape` \(=\(2, 3, 0, 4, 4\)\) must be"),
+        (lambda: sample_clip(4, 24, 2, math.nan), r"`fps` \(=nan\) must be positive"),
     ],
 )
 def test_wrong_calls_are_refused(call, message):

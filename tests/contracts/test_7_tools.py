@@ -14,7 +14,7 @@ from packaging.version import Version
 from torch.nn.parallel import DistributedDataParallel
 
 from make_a_video_pytorch import SpaceTimeUnet, SpatioTemporalAttention
-from tests.zoo import EVERY, ONE_STAGE, UNET, each, randomize
+from tests.zoo import CONDITIONS, EVERY, EXTRA, ONE_STAGE, UNET, each, randomize
 
 TORCH_2_6 = Version(torch.__version__).release < (2, 7)
 
@@ -66,6 +66,19 @@ def test_one_graph_serves_every_timestep(dynamo):
     for timestep in (999, 750, 500, 250, 1):
         torch.testing.assert_close(compiled(image, timestep), unet(image, timestep))
     assert counter.frame_count <= 2
+
+
+def test_images_and_videos_take_turns_in_a_compiled_unet(dynamo):
+    """Sizes become symbols at the second shape, in the checks of arguments too."""
+    unet = randomize(SpaceTimeUnet(**ONE_STAGE, **CONDITIONS), 0.1)
+    compiled = torch.compile(unet, fullgraph=True, backend="eager")
+    conditions = {name: EXTRA[name]() for name in ("cond", "context", "fps")}
+    for shape in [(2, 3, 4, 4, 6), (2, 3, 6, 4, 6), (2, 3, 4, 6)]:
+        x = torch.randn(shape)
+        given = {"cond_images": torch.randn(2, 2, *shape[2:]), **conditions}
+        frames = torch.tensor([5.0, 7.0])
+        expected = unet(x, frames, **given)
+        torch.testing.assert_close(compiled(x, frames, **given), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("pos_bias", [True, False])
