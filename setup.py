@@ -3,6 +3,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 here = Path(__file__).parent
+integrations = ["dalle2-pytorch>=1.15.6", "imagen-pytorch>=2.1"]
 examples = ["av>=12", "diffusers>=0.30", "numpy", "pillow", "safetensors", "scikit-learn", "tqdm"]
 
 setup(
@@ -27,7 +28,9 @@ setup(
     install_requires=["beartype>=0.18", "einops>=0.8", "packaging>=21", "torch>=2.6"],
     extras_require={
         "examples": examples,
+        "integrations": integrations,
         "test": [*examples, "pytest>=8", "ruff>=0.8", "setuptools>=77"],
+        "test-integrations": [*integrations, "pytest>=8"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

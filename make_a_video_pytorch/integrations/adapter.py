@@ -1,0 +1,171 @@
+"""What the U-Nets for other libraries share (floor 5)."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from make_a_video_pytorch.checks import must_be_taken
+from make_a_video_pytorch.growth import inherit, must_keep_outputs
+from make_a_video_pytorch.positions import SinusoidalPosEmb
+from make_a_video_pytorch.unet import SpaceTimeUnet
+
+A = TypeVar("A", bound="Adapter")
+
+# arguments of SpaceTimeUnet that follow from what the other library conditions on
+DERIVED = ("cond_channels", "cond_dim", "context_dim")
+
+
+class Adapter(nn.Module):
+    """A SpaceTimeUnet behind the interface of another library's U-Net.
+
+    A subclass is one of the library's own U-Net too, whose methods it inherits, but not its
+    parameters: that one's constructor is not run. Its `settings` are attributes, and they are
+    arguments of the constructor beside those of the SpaceTimeUnet.
+
+    The U-Net sees `x`, an earlier prediction and pictures of low resolution as channels in this
+    order, and a vector followed by the sinusoids of the noise level of those pictures as `cond`.
+    """
+
+    def __init__(
+        self,
+        settings: dict[str, object],   # the arguments by the other library's names
+        arguments: dict[str, object],  # those of the SpaceTimeUnet
+        *,
+        vector_dim: int,               # width of the vector to condition on, 0 for none
+        noise_cond: bool,              # condition on the noise level of the pictures
+        context_dim: int | None,       # features of the tokens to condition on
+    ) -> None:
+        nn.Module.__init__(self)
+        for name in DERIVED:
+            if name in arguments:
+                raise TypeError(f"`{name}` must be left out: it follows from the other arguments")
+        if not arguments.get("condition_on_timestep", True):
+            raise ValueError("`condition_on_timestep` (=False) must be True")
+        for name, value in settings.items():
+            setattr(self, name, value)
+        pictures = int(self.self_cond) + int(self.lowres_cond)
+        self.noise_emb = SinusoidalPosEmb(arguments["dim"]) if noise_cond else None
+        self.vector_dim = vector_dim
+        self.unet = SpaceTimeUnet(
+            **arguments,
+            cond_channels=arguments.get("channels", 3) * pictures,
+            cond_dim=(vector_dim + (arguments["dim"] if noise_cond else 0)) or None,
+            context_dim=context_dim,
+        )
+        self.channels = self.unet.channels
+        self.channels_out = self.unet.channels_out
+        # by this name the other libraries read what a U-Net was built with
+        self._locals = {**settings, **arguments}
+
+    @classmethod
+    def from_unet(cls: type[A], unet: SpaceTimeUnet, **settings: object) -> A:
+        """One that predicts as `unet` does, with a copy of its weights.
+
+        Where `unet` has conditions already, they must be those that `settings` ask for.
+
+        Args:
+            unet: trained or not.
+            settings: the constructor's arguments by the other library's names, and the
+                SpaceTimeUnet's that `unet` can grow by, such as `channels_out`.
+
+        Raises:
+            ValueError: if the predictions would be others.
+        """
+        arguments = {name: value for name, value in unet.config.items() if name not in DERIVED}
+        adapter = cls(**{**arguments, **settings})
+        for name in DERIVED:
+            had, asked = unet.config[name], adapter.unet.config[name]
+            if had and had not in (asked, adapter.vector_dim if name == "cond_dim" else None):
+                raise ValueError(
+                    f"`unet` (with `{name}`={had}) must have `{name}`={asked} or none, as the "
+                    "other arguments ask for"
+                )
+        adapter.take_over(unet)
+        return adapter
+
+    def cast_model_parameters(self: A, **updates: object) -> A:
+        """This U-Net with what the other library needs of it, with the same predictions.
+
+        Larger tensors have this one's weights and zeros elsewhere, where the library's own U-Nets
+        would be built anew.
+
+        Raises:
+            ValueError: if the predictions would be others, as without a condition.
+        """
+        if all(getattr(self, name) == value for name, value in updates.items()):
+            return self
+        for name, value in updates.items():
+            had = getattr(self, name)
+            grows = had is None or had is False or (name == "channels_out" and value > had)
+            if value != had and not grows:
+                raise ValueError(
+                    f"`{name}` (={value}) must be {had}, as this U-Net was built: build it anew "
+                    f"with `{name}`={value}"
+                )
+        cast = type(self)(**{**self._locals, **updates})
+        cast.take_over(self)
+        return cast
+
+    def take_over(self, old: SpaceTimeUnet | Adapter) -> None:
+        """Take the weights of `old`, a smaller one of its kind or the U-Net alone.
+
+        Raises:
+            ValueError: if the predictions would be others.
+        """
+        new, smaller = (self.unet, old) if isinstance(old, SpaceTimeUnet) else (self, old.unet)
+        must_keep_outputs(smaller.config, self.unet.config)
+        like = next(old.parameters())
+        self.to(like.device, like.dtype).train(old.training)
+        inherit(new, old)
+        if isinstance(old, Adapter) and old.noise_emb is not None and not old.vector_dim:
+            with torch.no_grad():  # the noise level comes last, and was first
+                weight = self.unet.to_cond.weight
+                weight.copy_(weight.roll(self.vector_dim, dims=1))
+
+    def predict(
+        self,
+        x: Tensor,
+        time: Tensor,
+        enable_time: bool = True,
+        *,
+        vector: Tensor | None,
+        context: Tensor | None,
+        context_mask: Tensor | None,
+        self_cond: Tensor | None,
+        lowres_cond_img: Tensor | None,
+        noise_level: Tensor | None,
+    ) -> Tensor:
+        """What the U-Net predicts, with what the library conditions on as its arguments."""
+        must_be_taken(self.self_cond, "self_cond", self_cond=self_cond)
+        must_be_taken(self.lowres_cond, "lowres_cond", lowres_cond_img=lowres_cond_img)
+        pictures = []
+        if self.self_cond:
+            pictures.append(torch.zeros_like(x) if self_cond is None else self_cond)
+        if self.lowres_cond:
+            must_be_given("lowres_cond", lowres_cond_img=lowres_cond_img)
+            pictures.append(lowres_cond_img)
+        vectors = []
+        if self.vector_dim:
+            vectors.append(x.new_zeros(len(x), self.vector_dim) if vector is None else vector)
+        if self.noise_emb is not None:
+            must_be_given("lowres_noise_cond", lowres_noise_level=noise_level)
+            vectors.append(self.noise_emb(noise_level))
+        return self.unet(
+            x,
+            time,
+            enable_time,
+            cond_images=torch.cat(pictures, dim=1) if pictures else None,
+            cond=torch.cat(vectors, dim=1).to(x.dtype) if vectors else None,
+            context=context,
+            context_mask=context_mask,
+        )
+
+
+def must_be_given(option: str, **argument: object) -> None:
+    """Raise a ValueError for an `argument` that is left out though its `option` is on."""
+    for name, value in argument.items():
+        if value is None:
+            raise ValueError(f"`{name}` must be given, as `{option}` is True")
