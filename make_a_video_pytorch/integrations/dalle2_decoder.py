@@ -5,10 +5,9 @@ from __future__ import annotations
 from copy import copy
 
 import torch
-import torch.nn.functional as F
 from dalle2_pytorch import Decoder, Unet
 from dalle2_pytorch.vqgan_vae import NullVQGanVAE
-from torch import Tensor, nn
+from torch import Tensor
 
 from make_a_video_pytorch.checks import at_least
 from make_a_video_pytorch.integrations.adapter import Adapter
@@ -47,8 +46,8 @@ class VideoDecoder(Decoder):
         Args:
             image: images (b c h w) or videos (b c f h w), no smaller than the U-Net's size.
             text: tokens of a text for the decoder's `clip`.
-            image_embed: image embeddings (b d); by `clip` if left out, for a video the mean of its
-                frames'.
+            image_embed: image embeddings (b d); by `clip` if left out, for a video that of its
+                first frame, as in Make-A-Video (Singer et al. 2022).
             args, arguments: `text_encodings` (b n d) and `unet_number`, from 1, as in `Decoder`.
             return_lowres_cond_image: return (loss, the pictures of low resolution).
 
@@ -67,7 +66,7 @@ class VideoDecoder(Decoder):
             )
         carrier = self.carrying(image.shape[2])
         if image_embed is None and not self.unconditional and self.clip is not None:
-            image_embed = embed_frames(self.clip, image)
+            image_embed, _ = self.clip.embed_image(image[:, :, 0])
         out = Decoder.forward(carrier, image.flatten(1, 2), text, image_embed, *args, **arguments)
         return (out[0], carrier.video(out[1])) if return_lowres_cond_image else out
 
@@ -140,9 +139,3 @@ class VideoDecoder(Decoder):
         lowres = self.video(lowres_cond_img)
         out = super().p_sample_loop(unet, shape, lowres_cond_img=lowres, **arguments)
         return out if self.frames is None else out.flatten(1, 2)
-
-
-def embed_frames(clip: nn.Module, video: Tensor) -> Tensor:
-    """The mean of the image embeddings of a video's frames (b c f h w) -> (b d), of length one."""
-    embeddings, _ = clip.embed_image(video.movedim(2, 1).flatten(0, 1))
-    return F.normalize(embeddings.unflatten(0, (-1, video.shape[2])).mean(1), dim=-1)

@@ -140,7 +140,7 @@ def test_frames_are_resized_one_by_one(image_embed):
     assert torch.equal(calls[1][0][0], noisy)
 
 
-def test_a_clip_embeds_a_video_by_its_frames():
+def test_a_clip_embeds_a_video_by_its_first_frame():
     clip = CLIP(
         dim_text=8,
         dim_image=8,
@@ -154,17 +154,13 @@ def test_a_clip_embeds_a_video_by_its_frames():
         visual_image_size=8,
         visual_patch_size=4,
     )
-    model = decoder(unet(**IMAGE), clip=clip)
+    model = decoder(unet(**IMAGE), clip=clip, image_cond_drop_prob=0.0)
     calls = seen_by(model.unets[0])
-    still = torch.rand(2, 3, 1, 8, 8).expand(-1, -1, 5, -1, -1)
-    losses = []
-    for data in (still, torch.rand(2, 3, 5, 8, 8)):
-        losses.append(model(data))
-    embeds = [given["cond"] for _, given in calls]
-    expected = model.clip.embed_image(still[:, :, 0]).image_embed
-    dropped = embeds[0].eq(0).all(1)
-    assert torch.allclose(embeds[0][~dropped], expected[~dropped], atol=1e-6)
-    assert all(loss.isfinite() for loss in losses)
+    video = torch.rand(2, 3, 5, 8, 8)
+    assert model(video).isfinite()
+    _, given = calls[0]
+    expected = model.clip.embed_image(video[:, :, 0]).image_embed
+    assert torch.equal(given["cond"], expected)
 
 
 def test_what_cannot_be_done_with_videos_is_named(image_embed):
