@@ -1,0 +1,350 @@
+"""Measure this library beside 0.4.0, diffusers and the machine's limits, all in one run.
+
+    pip install -c constraints.txt -e ".[bench]" && python benchmarks/run.py
+
+Every comparison takes turns, call by call, and reports medians. The record goes into
+benchmarks/RESULTS.md, in the section of the device, and the plot of the growth beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import peers
+from benchmarks.measure import Limits, exponent, limits, medians, peak_memory, work
+from make_a_video_pytorch import PseudoConv3d, SpaceTimeUnet, SpatioTemporalAttention
+
+HERE = Path(__file__).parent
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+UNET = {
+    "dim": 32,
+    "dim_mult": (1, 2, 4, 8),
+    "resnet_block_depths": (1, 1, 1, 2),
+    "self_attns": (False, False, True, True),
+    "temporal_compression": (False, False, False, True),
+}
+Models = tuple[dict[str, nn.Module], tuple[Tensor, ...]]
+
+
+@cache
+def original() -> object:
+    """0.4.0, in a folder that later runs find again."""
+    return peers.original(Path(tempfile.gettempdir()) / "make-a-video-pytorch-0.4.0")
+
+
+def pair(name: str, arguments: dict[str, object], *inputs: tuple[int, ...]) -> Models:
+    """A module of this library and of 0.4.0 with the same weights, and inputs of these shapes."""
+    ours = {
+        "PseudoConv3d": PseudoConv3d,
+        "SpatioTemporalAttention": SpatioTemporalAttention,
+        "SpaceTimeUnet": SpaceTimeUnet,
+    }[name](**arguments)
+    theirs = getattr(original(), name)(**arguments)
+    with torch.no_grad():  # as after a training: what is zero at first can be skipped by no one
+        for parameter in theirs.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.02)
+    ours.load_state_dict(theirs.state_dict())
+    xs = tuple(torch.randn(shape) for shape in inputs)
+    if name == "SpaceTimeUnet":
+        xs = (*xs, torch.full((inputs[0][0],), 500.0))
+    return {"ours": ours, "0.4.0": theirs}, xs
+
+
+CONV = {"dim": 64, "kernel_size": 3}
+ATTENTION = {"dim": 64}
+AGAINST_ORIGINAL: dict[str, Callable[[], Models]] = {
+    "PseudoConv3d, 8 frames of 32x32": partial(pair, "PseudoConv3d", CONV, (1, 64, 8, 32, 32)),
+    "PseudoConv3d, 8 images": partial(pair, "PseudoConv3d", CONV, (8, 64, 32, 32)),
+    "SpatioTemporalAttention, 8 frames of 16x16": partial(
+        pair, "SpatioTemporalAttention", ATTENTION, (1, 64, 8, 16, 16)
+    ),
+    "the same without bias": partial(
+        pair, "SpatioTemporalAttention", {**ATTENTION, "pos_bias": False}, (1, 64, 8, 16, 16)
+    ),
+    "the same, causal": partial(
+        pair, "SpatioTemporalAttention", {**ATTENTION, "causal_time_attn": True}, (1, 64, 8, 16, 16)
+    ),
+    "SpatioTemporalAttention, 8 images": partial(
+        pair, "SpatioTemporalAttention", ATTENTION, (8, 64, 16, 16)
+    ),
+    "SpaceTimeUnet, 8 frames of 64x64": partial(pair, "SpaceTimeUnet", UNET, (1, 3, 8, 64, 64)),
+    "SpaceTimeUnet, 8 images": partial(pair, "SpaceTimeUnet", UNET, (8, 3, 64, 64)),
+}
+U_NET = "SpaceTimeUnet, 8 frames of 64x64"
+
+
+def beside_diffusers() -> Models:
+    """The U-Net and those of diffusers, on 8 frames of 64x64."""
+    models = {
+        "SpaceTimeUnet": SpaceTimeUnet(**UNET),
+        "UNet3DConditionModel": peers.unet3d(),
+        "UNetMotionModel": peers.unet_motion(),
+    }
+    return models, (torch.randn(1, 3, 8, 64, 64), torch.tensor([500]))
+
+
+def growing(frames: int, size: int) -> Models:
+    """The U-Net alone, on a clip of this size."""
+    return {"ours": SpaceTimeUnet(**UNET)}, (
+        torch.randn(1, 3, frames, size, size),
+        torch.tensor([500]),
+    )
+
+
+def step(model: nn.Module, inputs: tuple[Tensor, ...], mode: str) -> None:
+    """One call: forward without gradients, or forward and backward."""
+    if mode == "forward":
+        with torch.no_grad():
+            model(*inputs)
+        return
+    model.zero_grad(set_to_none=True)
+    model(*inputs).square().mean().backward()
+
+
+def on(device: str, dtype: torch.dtype, models: Models) -> Models:
+    """`models` and their inputs moved there; timesteps stay as exact as they are."""
+    modules, (x, *rest) = models
+    for module in modules.values():
+        module.to(device, dtype)
+    return modules, (x.to(device, dtype), *(t.to(device) for t in rest))
+
+
+def memory(case: str, variant: str, mode: str, dtype: str) -> float:
+    """MiB at the peak of one call, in a process of its own."""
+    command = [sys.executable, __file__, "--memory", case, variant, mode, "--dtype", dtype]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return float(out.split()[-1])
+
+
+def build(case: str) -> Models:
+    """The models of a case, by its name, or by frames and size."""
+    if case in AGAINST_ORIGINAL:
+        return AGAINST_ORIGINAL[case]()
+    frames, size = case.split("x")
+    return growing(int(frames), int(size))
+
+
+def against_original(best: Limits, args: argparse.Namespace) -> str:
+    """The table beside 0.4.0."""
+    rows = [
+        "| | | ms | 0.4.0 | times as fast | MiB | 0.4.0 | share | bound by | share of the bound |",
+        "|---|---|--:|--:|--:|--:|--:|--:|---|--:|",
+    ]
+    for name in AGAINST_ORIGINAL:
+        models, inputs = on(DEVICE, args.type, build(name))
+        for mode in ("forward", "training"):
+            runs = {key: partial(step, model, inputs, mode) for key, model in models.items()}
+            times = medians(runs, args.repeats, DEVICE)
+            bound, limit = work(runs["ours"]).bound(best)
+            peaks = [memory(name, variant, mode, args.dtype) for variant in models]
+            rows.append(
+                f"| {name} | {mode} | {1e3 * times['ours']:.1f} | {1e3 * times['0.4.0']:.1f} | "
+                f"**{times['0.4.0'] / times['ours']:.2f}** | {peaks[0]:.0f} | {peaks[1]:.0f} | "
+                f"{peaks[0] / peaks[1]:.2f} | {limit} | {bound / times['ours']:.0%} |"
+            )
+            print(rows[-1], flush=True)
+    return "\n".join(rows)
+
+
+def against_diffusers(best: Limits, args: argparse.Namespace) -> str:
+    """The table beside diffusers, for each floating point operation."""
+    models, inputs = on(DEVICE, args.type, beside_diffusers())
+    rows = [
+        "| | | parameters | GFLOP | ms | GFLOP/s | per FLOP, beside ours | of the matmul |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for mode in ("forward", "training"):
+        runs = {key: partial(step, model, inputs, mode) for key, model in models.items()}
+        flops = {key: work(run).flops for key, run in runs.items()}
+        times = medians(runs, args.repeats, DEVICE)
+        rates = {key: flops[key] / times[key] for key in runs}
+        for key, model in models.items():
+            size = sum(p.numel() for p in model.parameters()) / 1e6
+            rows.append(
+                f"| {key} | {mode} | {size:.1f}M | {flops[key] / 1e9:.1f} | "
+                f"{1e3 * times[key]:.0f} | {rates[key] / 1e9:.0f} | "
+                f"{rates[key] / rates['SpaceTimeUnet']:.2f} | {rates[key] / best.flops:.0%} |"
+            )
+            print(rows[-1], flush=True)
+    return "\n".join(rows)
+
+
+def image_path(args: argparse.Namespace) -> str:
+    """What it costs to be able to take videos, on images; and bf16 beside fp32."""
+    unet = SpaceTimeUnet(**UNET).to(DEVICE, args.type)
+    inputs = torch.randn(8, 3, 64, 64, device=DEVICE, dtype=args.type), torch.tensor([500.0] * 8)
+    inputs = inputs[0], inputs[1].to(DEVICE)
+    rows = []
+    for mode in ("forward", "training"):
+        models = {"ours": unet, "plain": peers.PlainImageUnet(unet)}
+        runs = {key: partial(step, model, inputs, mode) for key, model in models.items()}
+        times = medians(runs, 2 * args.repeats, DEVICE)
+        rows.append(
+            f"- 8 images, {mode}: {1e3 * times['ours']:.1f} ms, as plain 2D layers "
+            f"{1e3 * times['plain']:.1f} ms: {times['ours'] / times['plain'] - 1:+.1%}"
+        )
+        print(rows[-1], flush=True)
+    runs = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        models, inputs = on(DEVICE, dtype, growing(8, 64))
+        for mode in ("forward", "training"):
+            runs[mode, dtype] = partial(step, models["ours"], inputs, mode)
+    times = medians(runs, args.repeats, DEVICE)
+    for mode in ("forward", "training"):
+        full, half = times[mode, torch.float32], times[mode, torch.bfloat16]
+        rows.append(
+            f"- 8 frames, {mode} in bf16: {1e3 * half:.0f} ms, in fp32 {1e3 * full:.0f} ms: "
+            f"{full / half:.2f} times as fast"
+        )
+        print(rows[-1], flush=True)
+    return "\n".join(rows)
+
+
+def growth(args: argparse.Namespace) -> str:
+    """Time and memory as clips get longer and larger, with the fitted exponents, and a plot."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    series = {
+        "frames of 32x32": [(f, 32, f) for f in (8, 16, 32, 64, 128)],
+        "pixels of a side, 8 frames": [(8, s, s) for s in (32, 64, 128)],
+    }
+    rows = ["| | | " + "value | " * 5 + "exponent |", "|---|---|" + "--:|" * 6]
+    figure, axes = plt.subplots(1, 4, figsize=(13, 3), layout="constrained")
+    axes = iter(axes)
+    for name, cases in series.items():
+        sizes = [size for _, _, size in cases]
+        runs = {}
+        for frames, side, size in cases:
+            models, inputs = on(DEVICE, args.type, growing(frames, side))
+            runs[size] = partial(step, models["ours"], inputs, "forward")
+        times = medians(runs, max(args.repeats // 2, 3), DEVICE)
+        peaks = {
+            size: memory(f"{frames}x{side}", "ours", "forward", args.dtype)
+            for frames, side, size in cases
+        }
+        rows.append(f"| {name} | | " + " | ".join(map(str, sizes)) + " | " * (6 - len(sizes)) + "|")
+        for label, values in (
+            ("ms", {size: 1e3 * time for size, time in times.items()}),
+            ("MiB", peaks),
+        ):
+            power = exponent(sizes, list(values.values()))
+            rows.append(
+                f"| | {label} | "
+                + " | ".join(f"{value:.0f}" for value in values.values())
+                + " | " * (6 - len(sizes))
+                + f"{power:.2f} |"
+            )
+            print(rows[-1], flush=True)
+            axis = next(axes)
+            axis.loglog(sizes, list(values.values()), marker="o", base=2)
+            axis.set(xlabel=name, ylabel=label, title=f"exponent {power:.2f}")
+            axis.grid(True, which="both", alpha=0.3)
+    figure.savefig(HERE / f"growth-{DEVICE}.png", dpi=80)
+    return "\n".join(rows)
+
+
+def compiled(args: argparse.Namespace) -> str:
+    """Both U-Nets under torch.compile."""
+    rows = []
+    models, inputs = on(DEVICE, args.type, build(U_NET))
+    models = {key: torch.compile(model, dynamic=False) for key, model in models.items()}
+    for mode in ("forward", "training"):
+        runs = {key: partial(step, model, inputs, mode) for key, model in models.items()}
+        times = medians(runs, args.repeats, DEVICE)
+        rows.append(
+            f"- {U_NET}, {mode}: {1e3 * times['ours']:.0f} ms, 0.4.0 {1e3 * times['0.4.0']:.0f} "
+            f"ms: **{times['0.4.0'] / times['ours']:.2f}** times as fast"
+        )
+        print(rows[-1], flush=True)
+    return "\n".join(rows)
+
+
+def machine() -> str:
+    """What was measured on what."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = names[0].partition(": ")[2] if names else name
+    if DEVICE == "cuda":
+        name = torch.cuda.get_device_name()
+    packages = ("torch", "diffusers", "make-a-video-pytorch")
+    return (
+        f"{name}, {torch.get_num_threads()} threads of {os.cpu_count()} cores; Python "
+        f"{platform.python_version()}, " + ", ".join(f"{p} {version(p)}" for p in packages)
+    )
+
+
+def write(section: str, path: Path) -> None:
+    """Put the section of this device into the record, beside that of the other."""
+    header = {"cpu": "## CPU", "cuda": "## CUDA"}
+    parts = dict.fromkeys(header.values(), "not measured")
+    if path.exists():
+        for part in path.read_text().split("\n## ")[1:]:
+            title, _, text = part.partition("\n")
+            parts[f"## {title}"] = text.strip()
+    parts[header[DEVICE]] = section
+    text = "\n\n".join(f"{title}\n\n{part}" for title, part in parts.items())
+    path.write_text("# Results\n\nWritten by `python benchmarks/run.py`.\n\n" + text + "\n")
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("--repeats", type=int, default=11, help="times that each call is measured")
+    add("--out", type=Path, default=HERE / "RESULTS.md", help="where the record goes")
+    add("--compile", action="store_true", help="measure under torch.compile too: minutes more")
+    add("--dtype", default="float32", choices=["float32", "bfloat16"])
+    add("--memory", nargs=3, metavar=("CASE", "VARIANT", "MODE"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.type = getattr(torch, args.dtype)
+    torch.manual_seed(0)
+    if args.memory:
+        case, variant, mode = args.memory
+        models, inputs = on(DEVICE, args.type, build(case))
+        print(peak_memory(partial(step, models[variant], inputs, mode), DEVICE))
+        return 0
+    best = limits(DEVICE, args.type, args.repeats)
+    section = [
+        machine() + f"; {args.dtype}, medians of {args.repeats} turns.",
+        f"Limits, measured in the same run: matmul {best.flops / 1e9:.0f} GFLOP/s, copy "
+        f"{best.bytes / 1e9:.1f} GB/s. The bound of a call is the longer of its floating point "
+        "operations at the one and the inputs and outputs of its products and convolutions at the "
+        "other; training is forward and backward.",
+        f"U-Net: `{', '.join(f'{k}={v}' for k, v in UNET.items())}`.",
+        "### Beside 0.4.0, the same weights",
+        against_original(best, args),
+        "### Beside diffusers, 8 frames of 64x64",
+        against_diffusers(best, args),
+        "### The image path, and bf16",
+        image_path(args),
+        "### Growth, forward",
+        growth(args),
+        f"![growth](growth-{DEVICE}.png)",
+        "### Under torch.compile",
+        compiled(args) if args.compile else "not measured",
+    ]
+    write("\n\n".join(section), args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
