@@ -28,6 +28,7 @@ setup(
     install_requires=["beartype>=0.18", "einops>=0.8", "packaging>=21", "torch>=2.6"],
     extras_require={
         "examples": examples,
+        "bench": ["diffusers>=0.30", "matplotlib>=3.8"],
         "integrations": integrations,
         "test": [*examples, "pytest>=8", "ruff>=0.8", "setuptools>=77"],
         "test-integrations": [*integrations, "pytest>=8"],

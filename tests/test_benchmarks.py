@@ -1,0 +1,57 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import measure, peers, run
+from make_a_video_pytorch import SpaceTimeUnet
+from tests.zoo import UNET, randomize
+
+
+def test_the_plain_layers_are_the_image_path():
+    unet = randomize(SpaceTimeUnet(**UNET), 0.2)
+    images, timestep = torch.randn(2, 3, 8, 12), torch.tensor([5, 811])
+    out = peers.PlainImageUnet(unet)(images, timestep)
+    torch.testing.assert_close(out, unet(images, timestep), rtol=1e-4, atol=1e-5)
+
+
+def test_work_is_counted():
+    a, b = torch.randn(3, 5), torch.randn(5, 7)
+    done = measure.work(lambda: (a @ b).relu())
+    assert done.flops == 2 * 3 * 5 * 7
+    assert done.bytes == 4 * (3 * 5 + 5 * 7 + 3 * 7)
+    assert done.bound(measure.Limits(flops=1.0, bytes=1e9)) == (done.flops, "matmul")
+    assert done.bound(measure.Limits(flops=1e9, bytes=1.0)) == (done.bytes, "memory")
+
+
+def test_an_exponent_is_that_of_a_power():
+    assert measure.exponent([2, 4, 8], [3 * 2**1.5, 3 * 4**1.5, 3 * 8**1.5]) == pytest.approx(1.5)
+
+
+def test_calls_take_turns():
+    calls = []
+    times = measure.medians(
+        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3, "cpu"
+    )
+    assert times.keys() == {"a", "b"}
+    assert "".join(calls) == "aabb" + "ab" * 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux reports memory so")
+def test_the_peak_is_that_of_the_call():
+    peak = measure.peak_memory(lambda: torch.ones(64 * measure.MIB // 4), "cpu")
+    assert 60 < peak < 80
+
+
+def test_the_record_keeps_the_other_device(tmp_path: Path, monkeypatch):
+    record = tmp_path / "RESULTS.md"
+    run.write("first", record)
+    monkeypatch.setattr(run, "DEVICE", {"cpu": "cuda", "cuda": "cpu"}[run.DEVICE])
+    run.write("second\n\n### with a heading", record)
+    run.write("third\n\n### with a heading", record)
+    text = record.read_text()
+    assert "first" in text
+    assert "third" in text
+    assert "second" not in text
+    assert text.count("### with a heading") == 1
