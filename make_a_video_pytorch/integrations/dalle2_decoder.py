@@ -37,9 +37,9 @@ class VideoDecoder(Decoder):
         image: Tensor,
         text: Tensor | None = None,
         image_embed: Tensor | None = None,
-        *args: object,
+        text_encodings: Tensor | None = None,
+        unet_number: int | None = None,
         return_lowres_cond_image: bool = False,
-        **arguments: object,
     ) -> Tensor | tuple[Tensor, Tensor | None]:
         """The loss on images or videos.
 
@@ -48,7 +48,8 @@ class VideoDecoder(Decoder):
             text: tokens of a text for the decoder's `clip`.
             image_embed: image embeddings (b d); by `clip` if left out, for a video that of its
                 first frame, as in Make-A-Video (Singer et al. 2022).
-            args, arguments: `text_encodings` (b n d) and `unet_number`, from 1, as in `Decoder`.
+            text_encodings: tokens (b n d).
+            unet_number: which U-Net of a cascade, from 1.
             return_lowres_cond_image: return (loss, the pictures of low resolution).
 
         Raises:
@@ -56,9 +57,9 @@ class VideoDecoder(Decoder):
                 U-Net's `frame_multiple`.
             NotImplementedError: for a video with a VQGanVAE.
         """
-        arguments["return_lowres_cond_image"] = return_lowres_cond_image
+        others = (text_encodings, unet_number, return_lowres_cond_image)
         if image.ndim != 5:
-            return super().forward(image, text, image_embed, *args, **arguments)
+            return super().forward(image, text, image_embed, *others)
         if image.shape[1] != self.channels:
             raise ValueError(
                 f"`image` (shape {tuple(image.shape)}) must have {self.channels} channels in "
@@ -67,7 +68,7 @@ class VideoDecoder(Decoder):
         carrier = self.carrying(image.shape[2])
         if image_embed is None and not self.unconditional and self.clip is not None:
             image_embed, _ = self.clip.embed_image(image[:, :, 0])
-        out = Decoder.forward(carrier, image.flatten(1, 2), text, image_embed, *args, **arguments)
+        out = Decoder.forward(carrier, image.flatten(1, 2), text, image_embed, *others)
         return (out[0], carrier.video(out[1])) if return_lowres_cond_image else out
 
     @torch.no_grad()
