@@ -133,7 +133,7 @@ def as_numbers(
 ) -> Tensor:
     """`value` as a tensor (1), (b) or, where `frames` are given, (b f)."""
     if not isinstance(value, Tensor):
-        if not isinstance(value, int | float):
+        if not isinstance(value, (int, float)):  # torch 2.6 cannot compile `int | float`
             raise TypeError(f"`{name}` (a {type(value).__name__}) must be a number or a tensor")
         # a tensor that is filled, so that a compiler does not make a graph for each number
         dtype = torch.int64 if isinstance(value, int) else torch.float32
