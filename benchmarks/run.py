@@ -24,9 +24,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
 from torch import Tensor, nn
 
+import make_a_video_pytorch
 from benchmarks import peers
-from benchmarks.measure import Limits, exponent, limits, medians, peak_memory, work
-from make_a_video_pytorch import PseudoConv3d, SpaceTimeUnet, SpatioTemporalAttention
+from benchmarks.measure import Limits, Run, exponent, limits, medians, peak_memory, work
+from make_a_video_pytorch import SpaceTimeUnet
 
 HERE = Path(__file__).parent
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -48,11 +49,7 @@ def original() -> object:
 
 def pair(name: str, arguments: dict[str, object], *inputs: tuple[int, ...]) -> Models:
     """A module of this library and of 0.4.0 with the same weights, and inputs of these shapes."""
-    ours = {
-        "PseudoConv3d": PseudoConv3d,
-        "SpatioTemporalAttention": SpatioTemporalAttention,
-        "SpaceTimeUnet": SpaceTimeUnet,
-    }[name](**arguments)
+    ours = getattr(make_a_video_pytorch, name)(**arguments)
     theirs = getattr(original(), name)(**arguments)
     with torch.no_grad():  # as after a training: what is zero at first can be skipped by no one
         for parameter in theirs.parameters():
@@ -115,6 +112,11 @@ def step(model: nn.Module, inputs: tuple[Tensor, ...], mode: str) -> None:
     model(*inputs).square().mean().backward()
 
 
+def runs_of(models: dict[str, nn.Module], inputs: tuple[Tensor, ...], mode: str) -> dict[str, Run]:
+    """A call of each of `models`, to be measured in turns."""
+    return {key: partial(step, model, inputs, mode) for key, model in models.items()}
+
+
 def on(device: str, dtype: torch.dtype, models: Models) -> Models:
     """`models` and their inputs moved there; timesteps stay as exact as they are."""
     modules, (x, *rest) = models
@@ -147,7 +149,7 @@ def against_original(best: Limits, args: argparse.Namespace) -> str:
     for name in AGAINST_ORIGINAL:
         models, inputs = on(DEVICE, args.type, build(name))
         for mode in ("forward", "training"):
-            runs = {key: partial(step, model, inputs, mode) for key, model in models.items()}
+            runs = runs_of(models, inputs, mode)
             times = medians(runs, args.repeats, DEVICE)
             bound, limit = work(runs["ours"]).bound(best)
             peaks = [memory(name, variant, mode, args.dtype) for variant in models]
@@ -168,7 +170,7 @@ def against_diffusers(best: Limits, args: argparse.Namespace) -> str:
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for mode in ("forward", "training"):
-        runs = {key: partial(step, model, inputs, mode) for key, model in models.items()}
+        runs = runs_of(models, inputs, mode)
         flops = {key: work(run).flops for key, run in runs.items()}
         times = medians(runs, max(args.repeats // 3, 1), DEVICE)  # one of them takes long
         rates = {key: flops[key] / times[key] for key in runs}
@@ -185,13 +187,13 @@ def against_diffusers(best: Limits, args: argparse.Namespace) -> str:
 
 def image_path(args: argparse.Namespace) -> str:
     """What it costs to be able to take videos, on images; and bf16 beside fp32."""
-    unet = SpaceTimeUnet(**UNET).to(DEVICE, args.type)
-    inputs = torch.randn(8, 3, 64, 64, device=DEVICE, dtype=args.type), torch.tensor([500.0] * 8)
-    inputs = inputs[0], inputs[1].to(DEVICE)
+    unet = SpaceTimeUnet(**UNET)
+    models = {"ours": unet, "plain": peers.PlainImageUnet(unet)}
+    inputs = torch.randn(8, 3, 64, 64), torch.full((8,), 500.0)
+    models, inputs = on(DEVICE, args.type, (models, inputs))
     rows = []
     for mode in ("forward", "training"):
-        models = {"ours": unet, "plain": peers.PlainImageUnet(unet)}
-        runs = {key: partial(step, model, inputs, mode) for key, model in models.items()}
+        runs = runs_of(models, inputs, mode)
         times = medians(runs, 2 * args.repeats, DEVICE)
         rows.append(
             f"- 8 images, {mode}: {1e3 * times['ours']:.1f} ms, as plain 2D layers "
@@ -266,7 +268,7 @@ def compiled(args: argparse.Namespace) -> str:
     models, inputs = on(DEVICE, args.type, build(U_NET))
     models = {key: torch.compile(model, dynamic=False) for key, model in models.items()}
     for mode in ("forward", "training"):
-        runs = {key: partial(step, model, inputs, mode) for key, model in models.items()}
+        runs = runs_of(models, inputs, mode)
         times = medians(runs, args.repeats, DEVICE)
         rows.append(
             f"- {U_NET}, {mode}: {1e3 * times['ours']:.0f} ms, 0.4.0 {1e3 * times['0.4.0']:.0f} "

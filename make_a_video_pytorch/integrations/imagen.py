@@ -40,18 +40,13 @@ class SpaceTimeUnetForImagen(Adapter, Unet3D):
         max_text_len: int = 256,            # tokens that are read of a text
         **unet: object,                     # the arguments of SpaceTimeUnet
     ) -> None:
+        settings = {k: v for k, v in locals().items() if k not in ("self", "unet", "__class__")}
         at_least(1, max_text_len=max_text_len)
         if cond_on_text:
             must_be_given("cond_on_text", text_embed_dim=text_embed_dim)
         text_dim = text_embed_dim if cond_on_text else None
         super().__init__(
-            {
-                "text_embed_dim": text_embed_dim,
-                "cond_on_text": cond_on_text,
-                "lowres_cond": lowres_cond,
-                "self_cond": self_cond,
-                "max_text_len": max_text_len,
-            },
+            settings,
             unet,
             vector_dim=text_dim or 0,
             noise_cond=lowres_cond,
