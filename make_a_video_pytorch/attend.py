@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from make_a_video_pytorch.checks import at_least, typechecked
+from make_a_video_pytorch.gradients import attention_with_bias
 
 # A CUDA grid has at most this many blocks in the dimensions that the fused kernels give to the
 # batch and to the heads (pytorch#142228).
@@ -161,7 +162,9 @@ class Attend(nn.Module):
 def fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool) -> Tensor:
     """Attention on a fused kernel, with `bias` (b|1 g|1 i j) or `causal`, not both."""
     with backends_for(q, k, v, bias):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal)
+        if bias is not None:
+            return attention_with_bias(q, k, v, bias)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
 
 
 def explicit(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool) -> Tensor:

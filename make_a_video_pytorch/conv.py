@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from make_a_video_pytorch.checks import at_least, typechecked
+from make_a_video_pytorch.gradients import conv_over_frames
 from make_a_video_pytorch.layout import (
     Temporal,
     as_given,
@@ -38,12 +38,7 @@ class TemporalConv(nn.Conv1d):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        padding = self.before
-        pixels = fold_pixels(x)
-        if self.before != self.after:
-            pixels, padding = F.pad(pixels, (0, 0, self.before, self.after)), 0
-        # A 2D convolution keeps the channels last in memory, which conv1d cannot.
-        out = F.conv2d(pixels, self.weight.unsqueeze(-1), self.bias, padding=(padding, 0))
+        out = conv_over_frames(fold_pixels(x), self.weight, self.bias, self.before, self.after)
         return unfold_pixels(out, *x.shape[3:])
 
     def extra_repr(self) -> str:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from make_a_video_pytorch.checks import at_least, typechecked
+from make_a_video_pytorch.gradients import rms_norm_silu
 
 
 class RMSNorm(nn.Module):
@@ -29,12 +30,24 @@ class RMSNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(chan))
 
     def forward(self, x: Tensor) -> Tensor:
-        # Small enough to vanish beside any real activation, large enough that the gradient at an
-        # exact zero, 1 / sqrt(eps), is finite in the dtype.
-        eps = 1e-6 if x.dtype == torch.float16 else 1e-12
         last = x.movedim(self.dim, -1)
-        last = F.rms_norm(last, self.gamma.shape, self.gamma.to(x.dtype), eps)
+        last = F.rms_norm(last, self.gamma.shape, self.gamma.to(x.dtype), epsilon(x.dtype))
         return last.movedim(-1, self.dim)
+
+    def then_silu(self, x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+        """`silu(self(x) * (scale + 1) + shift)`; both or none of the two are given."""
+        x, scale, shift = (t if t is None else t.movedim(self.dim, -1) for t in (x, scale, shift))
+        out = rms_norm_silu(x, self.gamma.to(x.dtype), epsilon(x.dtype), scale, shift)
+        return out.movedim(-1, self.dim)
 
     def extra_repr(self) -> str:
         return f"{self.gamma.shape[0]}, dim={self.dim}"
+
+
+def epsilon(dtype: torch.dtype) -> float:
+    """What is added to the mean square in `dtype`.
+
+    Small enough to vanish beside any real activation, large enough that the gradient at an exact
+    zero, 1 / sqrt(eps), is finite.
+    """
+    return 1e-6 if dtype == torch.float16 else 1e-12

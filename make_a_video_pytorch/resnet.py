@@ -40,11 +40,8 @@ class Block(nn.Module):
         enable_time: bool | Tensor | Temporal = True,
     ) -> Tensor:
         """Apply to an image or a video; `scale_shift` are two tensors that broadcast to it."""
-        x = self.norm(self.project(x, enable_time))
-        if scale_shift is not None:
-            scale, shift = scale_shift
-            x = x * (scale + 1) + shift
-        return self.act(x)
+        scale, shift = (None, None) if scale_shift is None else scale_shift
+        return self.norm.then_silu(self.project(x, enable_time), scale, shift)
 
 
 class ResnetBlock(nn.Module):

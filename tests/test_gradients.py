@@ -1,0 +1,159 @@
+"""What is differentiated by hand is what torch differentiates, in every mode of autograd."""
+
+from itertools import product
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck, gradgradcheck
+
+from make_a_video_pytorch import gradients
+from make_a_video_pytorch.gradients import attention_with_bias, conv_over_frames, rms_norm_silu
+
+
+def randn(*shape, dtype=torch.float64):
+    return torch.randn(shape, dtype=dtype, requires_grad=True)
+
+
+def conv(before, after, frames=4, batch=2):
+    tensors = randn(batch, 3, frames, 5), randn(2, 3, before + after + 1), randn(2)
+    return lambda x, w, b: conv_over_frames(x, w, b, before, after), tensors
+
+
+def norm(scaled, frames=3):
+    tensors = [randn(2, 3, 2, 1, 5), randn(5)]
+    if scaled:
+        tensors += [randn(2, frames, 1, 1, 5), randn(2, frames, 1, 1, 5)]
+    return lambda x, g, *s: rms_norm_silu(x, g, 1e-12, *s or (None, None)), tuple(tensors)
+
+
+def attention(samples):
+    tensors = randn(3, 2, 4, 3), randn(3, 2, 7, 3), randn(3, 2, 7, 3), randn(samples, 2, 4, 7)
+    return attention_with_bias, tensors
+
+
+CASES = {
+    "conv": conv(1, 1),
+    "conv-even": conv(1, 0),
+    "conv-causal": conv(3, 0),
+    "conv-longer-than-the-clip": conv(4, 3, frames=2),
+    "conv-one-tap": conv(0, 0),
+    "conv-one-sample": conv(2, 2, batch=1),
+    "norm": norm(False),
+    "norm-scaled": norm(True),
+    "norm-scaled-as-one": norm(True, frames=1),
+    "attention": attention(1),
+    "attention-a-bias-each": attention(3),
+}
+cases = pytest.mark.parametrize(("function", "tensors"), CASES.values(), ids=CASES)
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """Run a function as torch differentiates it."""
+
+    def run(function, *tensors):
+        with monkeypatch.context() as patch:
+            patch.setattr(gradients, "by_hand", lambda x: False)
+            return function(*tensors)
+
+    return run
+
+
+def by_hand(out):
+    return type(out.grad_fn).__name__ in {
+        "ConvOverFramesBackward", "RMSNormSiLUBackward", "AttentionWithBiasBackward"
+    }  # fmt: skip
+
+
+@cases
+def test_it_is_what_torch_gives(function, tensors, plain):
+    out, expected = function(*tensors), plain(function, *tensors)
+    assert by_hand(out)
+    assert not by_hand(expected)
+    torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
+    grad = torch.randn_like(out)
+    for ours, theirs in zip(
+        torch.autograd.grad(out, tensors, grad),
+        torch.autograd.grad(expected, tensors, grad),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@cases
+def test_numeric_derivatives(function, tensors):
+    assert gradcheck(function, tensors)
+    assert gradgradcheck(function, tensors)
+
+
+@cases
+def test_what_is_frozen_gets_no_gradient(function, tensors):
+    for wanted in product((True, False), repeat=len(tensors)):
+        if not any(wanted):
+            continue
+        given = [t.detach().requires_grad_(need) for t, need in zip(tensors, wanted, strict=True)]
+        function(*given).square().sum().backward()
+        assert [t.grad is not None for t in given] == list(wanted)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # torch's
+@cases
+def test_transforms(function, tensors, plain):
+    """Per-sample gradients and tangents, which other ways through torch take."""
+
+    def loss(*tensors):
+        return function(*tensors).square().sum()
+
+    tensors = tuple(t.detach() for t in tensors)
+    stacked = tuple(torch.stack((t, t.flip(0))) for t in tensors)
+    everywhere = tuple(range(len(tensors)))
+    transforms = (
+        lambda: torch.func.grad(loss, everywhere)(*tensors),
+        lambda: torch.func.vmap(torch.func.grad(loss, everywhere))(*stacked),
+        lambda: torch.func.vmap(torch.func.grad(loss), (0, *[None] * (len(tensors) - 1)))(
+            stacked[0], *tensors[1:]
+        ),
+    )
+    for transform in transforms:
+        torch.testing.assert_close(transform(), plain(transform), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # it scripts its own decompositions
+@pytest.mark.parametrize("name", ["conv", "norm", "norm-scaled"])
+def test_tangents(name, plain):
+    function, tensors = CASES[name]
+    tensors = tuple(t.detach() for t in tensors)
+    tangents = tuple(map(torch.randn_like, tensors))
+    ours = torch.func.jvp(function, tensors, tangents)
+    torch.testing.assert_close(ours, plain(torch.func.jvp, function, tensors, tangents))
+
+
+@pytest.mark.parametrize("name", ["conv", "norm-scaled", "attention"])
+def test_autocast_and_low_precision_are_left_to_torch(name):
+    function, tensors = CASES[name]
+    low = [t.detach().bfloat16().requires_grad_() for t in tensors]
+    assert not by_hand(function(*low))
+    full = [t.detach().float().requires_grad_() for t in tensors]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = function(*full)
+    assert not by_hand(out)
+    out.float().square().sum().backward()
+    assert all(t.grad is not None for t in full)
+
+
+def test_attention_keeps_no_scores():
+    """For 40 tokens of 8 features, those of a head alone are five times as large as `q`."""
+    tensors = [torch.randn(2, 3, 40, 8, requires_grad=True) for _ in range(3)]
+    tensors.append(torch.randn(1, 3, 40, 40, requires_grad=True))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        out = attention_with_bias(*tensors)
+    assert {t.data_ptr() for t in kept} == {t.data_ptr() for t in (*tensors, out)}
+
+
+def test_a_bias_that_does_not_learn_is_left_to_torch():
+    q, k, v, bias = (t.detach() for t in CASES["attention"][1])
+    out = attention_with_bias(q.requires_grad_(), k, v, bias)
+    assert not by_hand(out)
+    torch.testing.assert_close(out, F.scaled_dot_product_attention(q, k, v, attn_mask=bias))
