@@ -29,21 +29,27 @@ class TemporalConv(nn.Conv1d):
     Shapes: (b c f h w) -> (b c f h w).
     """
 
-    def __init__(self, dim: int, kernel_size: int, *, causal: bool = False) -> None:
-        super().__init__(dim, dim, kernel_size)
+    def __init__(
+        self, dim: int, kernel_size: int, *, causal: bool = False, groups: int = 1
+    ) -> None:
+        super().__init__(dim, dim, kernel_size, groups=groups)
         self.before = kernel_size - 1 if causal else kernel_size // 2
         self.after = kernel_size - 1 - self.before
         nn.init.zeros_(self.weight)
-        nn.init.eye_(self.weight[..., self.before])
+        for group in self.weight.detach()[..., self.before].chunk(groups):
+            nn.init.eye_(group)
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = conv_over_frames(fold_pixels(x), self.weight, self.bias, self.before, self.after)
+        out = conv_over_frames(
+            fold_pixels(x), self.weight, self.bias, self.before, self.after, self.groups
+        )
         return unfold_pixels(out, *x.shape[3:])
 
     def extra_repr(self) -> str:
         causal = ", causal=True" if self.after == 0 < self.before else ""
-        return f"{self.in_channels}, kernel_size={self.kernel_size[0]}{causal}"
+        groups = f", groups={self.groups}" if self.groups > 1 else ""
+        return f"{self.in_channels}, kernel_size={self.kernel_size[0]}{causal}{groups}"
 
 
 class PseudoConv3d(nn.Module):

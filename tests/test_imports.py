@@ -10,12 +10,12 @@ import make_a_video_pytorch
 
 PACKAGE = Path(make_a_video_pytorch.__file__).parent
 FLOORS = [
-    {"attend", "checks", "gradients", "layout", "norm", "parameters", "positions"},
-    {"conditions", "conv", "feed_forward", "growth", "guidance", "multihead"}
+    {"attend", "checks", "foreign", "gradients", "layout", "norm", "parameters", "positions"},
+    {"conditions", "conv", "feed_forward", "folding", "growth", "guidance", "multihead"}
     | {"recipes", "resample"},
-    {"attention", "resnet"},
-    {"unet"},
-    {"integrations.adapter"},
+    {"attention", "resnet", "temporal"},
+    {"inflated", "unet"},
+    {"inflate", "integrations.adapter"},
     {"integrations.dalle2_decoder", "integrations.imagen"},
     {"integrations.dalle2"},
     {"__init__", "integrations.__init__"},

@@ -1,0 +1,127 @@
+"""Any image model as a video model (floor 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from torch import nn
+
+from make_a_video_pytorch.checks import at_least, typechecked
+from make_a_video_pytorch.foreign import channels_out, is_known_attention
+from make_a_video_pytorch.inflated import InflatedModel
+from make_a_video_pytorch.temporal import (
+    NAME,
+    Clip,
+    InflatedAttention,
+    InflatedConv,
+    TemporalPart,
+    attach,
+    detach,
+    temporal_parts,
+)
+
+
+@typechecked
+def inflate(
+    model: nn.Module,
+    *,
+    temporal_kernel_size: int = 3,    # frames that a convolution sees
+    attention: Literal["auto"] | Sequence[type] = "auto",  # classes of self-attention modules
+    where: Callable[[str, nn.Module], bool] | None = None,  # by name and module: inflate it?
+    heads: int = 8,                   # of attention over frames
+    dim_head: int = 64,               # width of a head, even
+) -> InflatedModel:
+    """Make a video model of an image model, in place; `deflate` gives it back.
+
+    After every Conv2d with a kernel larger than 1 x 1 comes a convolution over frames, in as many
+    groups, and after every self-attention comes attention over frames, as in Make-A-Video (Singer
+    et al. 2022, section 3.2), each as a child named `temporal` and at first zero. So images are
+    those of `model`, bit for bit, and so is a video at first, frame by frame; no parameter of
+    `model` changes its name. Compile and distribute the model afterwards.
+
+    `attention` "auto" takes the self-attention of diffusers, dalle2-pytorch, imagen-pytorch,
+    denoising-diffusion-pytorch, guided-diffusion, k-diffusion and timm; all modules of the
+    classes in a list are taken, and none if it is empty.
+
+    Raises:
+        TypeError: if an argument, an entry of `attention` or what `where` gives is of a wrong
+            type.
+        ValueError: if a number is below 1 or `dim_head` odd; if `model` is inflated already or
+            compiled; if a chosen module has an attribute `temporal` or is attention without a
+            projection that tells its channels; if nothing is chosen. The model is then as it was.
+    """
+    at_least(1, temporal_kernel_size=temporal_kernel_size, heads=heads, dim_head=dim_head)
+    for kind in () if attention == "auto" else attention:
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+            raise TypeError(f"`attention` (={attention}) must hold subclasses of nn.Module")
+    must_be_untouched(model)
+    clip = Clip()
+    chosen: list[tuple[nn.Module, TemporalPart]] = []
+    for name, module in model.named_modules():
+        if attention == "auto":
+            attends = is_known_attention(module)
+        else:
+            attends = isinstance(module, tuple(attention))
+        convolves = isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1
+        if not (attends or convolves) or not is_wanted(name, module, where):
+            continue
+        if hasattr(module, NAME):
+            raise ValueError(f"`{name}` (a {type(module).__name__}) must have no `{NAME}`")
+        if attends:
+            channels = channels_out(module)
+            if channels is None:
+                raise ValueError(
+                    f"`{name}` (a {type(module).__name__}) must have a Linear, Conv1d or Conv2d "
+                    "that tells the channels it gives; leave it out by `where`"
+                )
+            part = InflatedAttention(name, channels, clip, heads, dim_head)
+        else:
+            part = InflatedConv(name, module, clip, temporal_kernel_size)
+        chosen.append((module, as_in(module, part)))
+    if not chosen:
+        raise ValueError(
+            f"`model` (a {type(model).__name__}) must have a Conv2d with a kernel larger than 1 "
+            "or attention that `attention` and `where` choose"
+        )
+    for module, part in chosen:
+        attach(module, part)
+    return InflatedModel(model, clip)
+
+
+@typechecked
+def deflate(video_model: InflatedModel) -> nn.Module:
+    """The image model that `inflate` was given, without its temporal parts."""
+    for module, _ in temporal_parts(video_model.model).values():
+        detach(module)
+    return video_model.model
+
+
+def must_be_untouched(model: nn.Module) -> None:
+    """Raise a ValueError for a model that is inflated already, or compiled."""
+    for name, module in model.named_modules():
+        if isinstance(module, (InflatedModel, TemporalPart)):
+            raise ValueError(f"`model` must not be inflated already, as its `{name}` is")
+        compiled = getattr(module, "_compiled_call_impl", None) is not None
+        if compiled or type(module).__name__ == "OptimizedModule":
+            # a compiler does not look for hooks that come later
+            raise ValueError(f"`model` must be inflated before it is compiled, as its `{name}` is")
+
+
+def is_wanted(
+    name: str, module: nn.Module, where: Callable[[str, nn.Module], bool] | None
+) -> bool:
+    """Whether `where` takes the module."""
+    wanted = True if where is None else where(name, module)
+    if not isinstance(wanted, bool):
+        raise TypeError(f"`where` must return a bool, and returned {wanted!r} for `{name}`")
+    return wanted
+
+
+def as_in(module: nn.Module, part: TemporalPart) -> TemporalPart:
+    """`part` on the device, in the dtype and in the mode of `module`."""
+    tensors = (tensor for tensor in module.parameters() if tensor.is_floating_point())
+    for tensor in tensors:
+        part.to(tensor.device, tensor.dtype)
+        break
+    return part.train(module.training)

@@ -1,0 +1,153 @@
+"""The video model that `inflate` makes of an image model (floor 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from make_a_video_pytorch.folding import (
+    clip_of,
+    fold,
+    map_arguments,
+    map_leaves,
+    tensors_of,
+    unfold,
+)
+from make_a_video_pytorch.temporal import NAME, Clip, InflatedConv, temporal_parts
+
+
+class InflatedModel(nn.Module):
+    """An image model that takes videos too, made by `inflate`.
+
+    It is called as `model` is. Without a video (b c f h w) among the arguments the call is that
+    of `model`, bit for bit. With one, the frames go through `model` as a batch, the inflated
+    modules see them as a video, and what comes out is unfolded:
+
+    - arguments: a video, or what is marked by `per_frame`, is folded; a tensor (b ...) is
+      repeated for each frame; anything else stays as it is. They may lie in tuples, lists, dicts
+      and dataclasses.
+    - results: (b*f c h w) becomes (b c f h w) and any other (b*f ...) becomes (b f ...), in
+      tuples, lists, dicts, dataclasses and plain objects.
+
+    A video of one frame is an image. One instance takes one call at a time: threads need
+    replicas.
+
+    What cannot be noticed from outside: batch normalisation in training takes its statistics over
+    the frames too; dropout draws for each frame; code that reads the weight of a convolution, or
+    calls its `forward`, passes over what was added; a tensor that happens to have b rows is
+    repeated; a result (b*f h w c) is unfolded as if its channels came first. Of a model that
+    checkpoints activations, the loss must depend on a result of this call, as one on features
+    that were caught by a hook does not.
+    """
+
+    def __init__(self, model: nn.Module, clip: Clip) -> None:
+        super().__init__()
+        self.model = model
+        self.clip = clip
+
+    def forward(self, *args: object, **kwargs: object) -> object:
+        return self.run(self.model, *args, **kwargs)
+
+    def run(self, function: Callable[..., object], *args: object, **kwargs: object) -> object:
+        """Call a `function` of `model` as `model` itself is called.
+
+        For example a method, `run(vae.model.encode, video)`, or more than one,
+        `run(lambda x: vae.model.encode(x).latent_dist.mode(), video)`.
+
+        Raises:
+            ValueError: if two videos differ in samples or frames, if a tensor marked `per_frame`
+                is not of so many, or if the output of an inflated module is not one row for each
+                frame.
+        """
+        clip = clip_of(args, kwargs)
+        if clip is not None:
+            args, kwargs = map_arguments(lambda leaf, name: fold(leaf, clip), args, kwargs)
+        before = self.clip.current()
+        self.clip.sizes = clip
+        try:
+            result = function(*args, **kwargs)
+            if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+                self.remember(result)
+        finally:
+            self.clip.sizes = before
+        if clip is None:
+            return result
+        return map_leaves(lambda leaf, name: unfold(leaf, clip), result, "")
+
+    def remember(self, result: object) -> None:
+        """Bring the video back for the backward pass of all that is in `result`."""
+
+        def remember(leaf: object, name: str) -> object:
+            for tensor in [leaf] if isinstance(leaf, Tensor) else tensors_of(leaf).values():
+                self.clip.remember(tensor)
+            return leaf
+
+        map_leaves(remember, result, "")
+
+    def temporal_state_dict(self) -> dict[str, Tensor]:
+        """The parameters of the temporal parts, named as in the `state_dict` of `model`.
+
+        They are a motion module, to be saved by itself and loaded beside any fine-tuning of the
+        same image model.
+        """
+        state = {}
+        for name, (_, part) in temporal_parts(self.model).items():
+            part.state_dict(destination=state, prefix=f"{name}.{NAME}." if name else f"{NAME}.")
+        return state
+
+    def load_temporal_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load what `temporal_state_dict` gave.
+
+        Raises:
+            ValueError: if a parameter is missing, unknown or of another shape; none is loaded.
+        """
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        expected = {name: tuple(t.shape) for name, t in self.temporal_state_dict().items()}
+        for problem, names in (
+            ("lacks", expected.keys() - shapes.keys()),
+            ("has the unknown", shapes.keys() - expected.keys()),
+        ):
+            if names:
+                raise ValueError(f"`state` {problem} {', '.join(f'`{n}`' for n in sorted(names))}")
+        for name, shape in shapes.items():
+            if shape != expected[name]:
+                raise ValueError(f"`{name}` in `state` (shape {shape}) must be {expected[name]}")
+        self.model.load_state_dict(state, strict=False)
+
+    def check(self, *args: object, **kwargs: object) -> list[str]:
+        """The inflated modules whose temporal parts a call with these arguments does not reach.
+
+        Such a part never learns, and keeps DDP waiting. The call is made without gradients and
+        in evaluation mode.
+
+        Raises:
+            ValueError: if no argument is a video of 2 frames or more.
+        """
+        clip = clip_of(args, kwargs)
+        if clip is None or clip[1] == 1:
+            raise ValueError("`args` must hold a video (b c f h w) of 2 frames or more")
+        parts = {name: part for name, (_, part) in temporal_parts(self.model).items()}
+        reached: set[nn.Module] = set()
+        hooks = [
+            part.register_forward_pre_hook(lambda part, args: reached.add(part))
+            for part in parts.values()
+        ]
+        training = [module for module in self.modules() if module.training]
+        self.eval()
+        try:
+            with torch.no_grad():
+                self(*args, **kwargs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for module in training:
+                module.training = True
+        return [name for name, part in parts.items() if part not in reached]
+
+    def extra_repr(self) -> str:
+        parts = [part for _, part in temporal_parts(self.model).values()]
+        convs = sum(isinstance(part, InflatedConv) for part in parts)
+        added = sum(p.numel() for part in parts for p in part.parameters())
+        return f"convs={convs}, attentions={len(parts) - convs}, temporal_parameters={added:,}"
