@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-from make_a_video_pytorch.checks import at_least, typechecked
+from make_a_video_pytorch.checks import at_least, must_be_multiple, typechecked
 from make_a_video_pytorch.foreign import channels_out, is_known_attention
 from make_a_video_pytorch.inflated import InflatedModel
 from make_a_video_pytorch.temporal import (
@@ -49,20 +49,17 @@ def inflate(
             type.
         ValueError: if a number is below 1 or `dim_head` odd; if `model` is inflated already or
             compiled; if a chosen module has an attribute `temporal` or is attention without a
-            projection that tells its channels; if nothing is chosen. The model is then as it was.
+            projection that tells its channels; if a class in `attention`, or
+            anything, is not found. The model is then as it was.
     """
     at_least(1, temporal_kernel_size=temporal_kernel_size, heads=heads, dim_head=dim_head)
-    for kind in () if attention == "auto" else attention:
-        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-            raise TypeError(f"`attention` (={attention}) must hold subclasses of nn.Module")
+    must_be_multiple(2, "for rotary positions over frames", dim_head=dim_head)
     must_be_untouched(model)
+    is_attention = attention_test(model, attention)
     clip = Clip()
     chosen: list[tuple[nn.Module, TemporalPart]] = []
     for name, module in model.named_modules():
-        if attention == "auto":
-            attends = is_known_attention(module)
-        else:
-            attends = isinstance(module, tuple(attention))
+        attends = is_attention(module)
         convolves = isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1
         if not (attends or convolves) or not is_wanted(name, module, where):
             continue
@@ -106,6 +103,21 @@ def must_be_untouched(model: nn.Module) -> None:
         if compiled or type(module).__name__ == "OptimizedModule":
             # a compiler does not look for hooks that come later
             raise ValueError(f"`model` must be inflated before it is compiled, as its `{name}` is")
+
+
+def attention_test(
+    model: nn.Module, attention: str | Sequence[type]
+) -> Callable[[nn.Module], bool]:
+    """Whether a module is attention, as `inflate` was told."""
+    if attention == "auto":
+        return is_known_attention
+    kinds = tuple(attention)
+    if not all(isinstance(kind, type) and issubclass(kind, nn.Module) for kind in kinds):
+        raise TypeError(f"`attention` (={kinds}) must hold subclasses of nn.Module")
+    if kinds and not any(isinstance(module, kinds) for module in model.modules()):
+        names = ", ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"`attention` (={names}) must name the class of a module of the model")
+    return lambda module: isinstance(module, kinds)
 
 
 def is_wanted(

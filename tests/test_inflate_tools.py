@@ -1,0 +1,216 @@
+"""Inflated models under compilers, in threads and in several processes."""
+
+import threading
+from datetime import timedelta
+
+import pytest
+import torch
+import torch._dynamo.testing
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from packaging.version import Version
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from make_a_video_pytorch import InflatedModel, per_frame, spatial_parameters
+from tests.image_models import FORMS, Net, inflated, sample_of
+
+TORCH_2_6 = Version(torch.__version__).release < (2, 7)
+
+
+@pytest.fixture
+def dynamo():
+    torch._dynamo.reset()
+    yield torch._dynamo
+    torch._dynamo.reset()
+
+
+def video(b=2, f=3, **kwargs):
+    return torch.randn(b, 3, f, 5, 7, **kwargs)
+
+
+def timestep(b=2):
+    return torch.linspace(0.1, 0.9, b)
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "object"])
+def test_compiles_to_one_graph_for_images_and_one_for_videos(form, dynamo):
+    model = inflated(Net(form), moved=True)
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(model, fullgraph=True, dynamic=False, backend=counter)
+    for _ in range(2):
+        for x in (video(), video()[:, :, 0]):
+            out, expected = compiled(x, timestep()), model(x, timestep())
+            assert type(out) is type(expected)
+            torch.testing.assert_close(sample_of(out), sample_of(expected))
+    assert counter.frame_count == 2
+    assert model.clip.sizes is None
+
+
+def test_compiles_with_every_kind_of_argument(dynamo):
+    model = inflated(Net(), moved=True)
+    compiled = torch.compile(model, fullgraph=True, dynamic=False, backend="eager")
+    given = {"gain": [per_frame(torch.randn(2, 3, 3))]}
+    kwargs = dict(context=torch.randn(2, 4, 4), low_res=video(), given=given)
+    x, t = video(), per_frame(torch.rand(2, 3))
+    torch.testing.assert_close(compiled(x, t, **kwargs), model(x, t, **kwargs))
+
+
+def test_one_graph_serves_many_sizes(dynamo):
+    model = inflated(Net(), moved=True)
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=counter)
+    for b, f, h, w in [(2, 4, 6, 10), (3, 6, 8, 4), (2, 8, 4, 6), (5, 2, 12, 8)]:
+        x, t = torch.randn(b, 3, f, h, w), timestep(b)
+        torch.testing.assert_close(compiled(x, t), model(x, t), rtol=1e-4, atol=1e-5)
+    assert counter.frame_count <= 2
+
+
+@pytest.mark.parametrize("reentrant", [None, False])
+def test_a_compiled_model_learns_the_same(reentrant, dynamo):
+    model = inflated(Net(reentrant=reentrant), moved=True)
+    compiled = torch.compile(model, fullgraph=True, dynamic=False, backend="aot_eager")
+    x, t = video(), timestep()
+    grads = []
+    for run in (model, compiled):
+        model.zero_grad()
+        run(x, t).square().mean().backward()
+        grads.append({name: p.grad for name, p in model.named_parameters()})
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grads[1][name], grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own
+@pytest.mark.parametrize("reentrant", [None, True, False])
+def test_a_part_of_the_original_can_be_compiled(reentrant, dynamo):
+    model, plain = inflated(Net(reentrant=reentrant), moved=True), inflated(Net())
+    plain.load_state_dict(model.state_dict())
+    model.model.middle = torch.compile(model.model.middle, fullgraph=True, backend="eager")
+    for x in (video(), video(f=4), video()[:, :, 0]):
+        for run in (model, plain):
+            run.zero_grad()
+            run(x, timestep()).square().mean().backward()
+        for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_it_can_be_exported():
+    model = inflated(Net(), moved=True)
+    x, t = video(), timestep()
+    exported = torch.export.export(model, (x, t)).module()
+    torch.testing.assert_close(exported(x, t), model(x, t))
+
+
+def test_functional_transforms():
+    model = bare(Net())
+    x, t = video(), timestep()
+    parameters = dict(model.named_parameters())
+
+    def loss(parameters):
+        return torch.func.functional_call(model, parameters, (x, t)).square().mean()
+
+    grads = torch.func.grad(loss)({name: p.detach() for name, p in parameters.items()})
+    model(x, t).square().mean().backward()
+    for name, parameter in parameters.items():
+        torch.testing.assert_close(grads[name], parameter.grad)
+
+
+def bare(net: Net) -> InflatedModel:
+    """`net`, inflated, with one Parameter for each weight and none that is not used."""
+    nn.utils.parametrize.remove_parametrizations(net.up, "weight")
+    net.context = net.tokens.drop = None
+    return inflated(net, moved=True)
+
+
+def replica_of(model):
+    """As nn.parallel.replicate does, which needs GPUs."""
+    replicas = {module: module._replicate_for_data_parallel() for module in model.modules()}
+    for module, replica in replicas.items():
+        for name, child in module._modules.items():
+            replica._modules[name] = replicas.get(child)
+        replica._parameters.update(module._parameters)
+    return replicas[model]
+
+
+def test_replicas_in_threads_do_not_mix_their_videos():
+    model = bare(Net())
+    inputs = [video(), video(3, 2), torch.randn(6, 3, 5, 7)]  # 6 rows each
+    with torch.no_grad():
+        expected = [model(x, 0.5) for x in inputs]
+    wrong = []
+
+    def work(index):
+        replica = replica_of(model)
+        for _ in range(100):
+            with torch.no_grad():
+                wrong.append(not torch.equal(replica(inputs[index], 0.5), expected[index]))
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(wrong) == 300
+    assert not any(wrong)
+
+
+def built(frozen: bool):
+    torch.manual_seed(0)
+    model = bare(Net(reentrant=False))
+    for parameter in spatial_parameters(model) if frozen else ():
+        parameter.requires_grad_(False)
+    return model
+
+
+def trained(model, batches):
+    """What `model` gives after a step on each batch."""
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    for x in batches:
+        optimizer.zero_grad()
+        model(x, 0.5).square().mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        return model(torch.ones(1, 3, 3, 5, 7).cumsum(2), 0.5)
+
+
+def batches():
+    return torch.randn(3, 2, 3, 3, 5, 7, generator=torch.Generator().manual_seed(1))
+
+
+def run_of(rank: int, results, strategy: str, path: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{path}", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
+    model = built(strategy == "ddp-frozen")
+    if strategy == "fsdp2":
+        from torch.distributed.fsdp import fully_shard
+
+        for part in (model.model.conv_in, model.model.pixels, model.model.tokens, model.model.up):
+            fully_shard(part)
+        fully_shard(model)
+    else:
+        model = DistributedDataParallel(model)
+    results[rank] = trained(model, batches()[:, rank : rank + 1]).numpy()
+    dist.destroy_process_group()
+
+
+NO_FSDP2_ON_CPU = pytest.mark.skipif(
+    TORCH_2_6,
+    reason="FSDP2 of torch 2.6 needs a GPU: a CPU stream has no `record_event`",
+)
+
+
+@pytest.mark.parametrize(
+    "strategy", ["ddp", "ddp-frozen", pytest.param("fsdp2", marks=NO_FSDP2_ON_CPU)]
+)
+def test_two_processes_train_as_one(strategy, tmp_path):
+    before = built(False)(torch.ones(1, 3, 3, 5, 7).cumsum(2), 0.5)
+    expected = trained(built(strategy == "ddp-frozen"), batches())
+    assert not torch.allclose(before, expected, rtol=1e-2, atol=1e-2)
+    with mp.Manager() as manager:
+        results = manager.dict()
+        mp.spawn(run_of, (results, strategy, str(tmp_path / "rendezvous")), nprocs=2)
+        for rank in range(2):
+            got = torch.from_numpy(results[rank])
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
