@@ -67,9 +67,27 @@ def test_causal_leaves_earlier_frames_alone_bit_for_bit(temporal, changed):
     assert torch.equal(before[:, :, changed + temporal :], after[:, :, changed + temporal :])
 
 
-def test_it_says_whether_it_is_causal():
+@pytest.mark.parametrize("groups", [2, 3, 6])
+@pytest.mark.parametrize("causal", [True, False])
+def test_groups_are_convolutions_of_their_own(groups, causal):
+    conv = TemporalConv(6, 3, causal=causal, groups=groups)
+    video = torch.randn(2, 6, 5, 3, 4)
+    assert torch.equal(conv(video), video)
+    randomize(conv)
+    outs = []
+    for weight, bias, part in zip(
+        conv.weight.chunk(groups), conv.bias.chunk(groups), video.chunk(groups, 1), strict=True
+    ):
+        one = TemporalConv(6 // groups, 3, causal=causal)
+        one.load_state_dict({"weight": weight, "bias": bias})
+        outs.append(one(part))
+    torch.testing.assert_close(conv(video), torch.cat(outs, 1))
+
+
+def test_it_says_whether_it_is_causal_and_in_groups():
     assert repr(TemporalConv(3, 5, causal=True)) == "TemporalConv(3, kernel_size=5, causal=True)"
     assert repr(TemporalConv(3, 5)) == "TemporalConv(3, kernel_size=5)"
+    assert repr(TemporalConv(6, 5, groups=2)) == "TemporalConv(6, kernel_size=5, groups=2)"
 
 
 @pytest.mark.parametrize("causal", [True, False])
