@@ -38,11 +38,15 @@ def inflate(
     groups, and after every self-attention comes attention over frames, as in Make-A-Video (Singer
     et al. 2022, section 3.2), each as a child named `temporal` and at first zero. So images are
     those of `model`, bit for bit, and so is a video at first, frame by frame; no parameter of
-    `model` changes its name. Compile and distribute the model afterwards.
+    `model` changes its name. Transposed and 1 x 1 convolutions are left as they are.
 
     `attention` "auto" takes the self-attention of diffusers, dalle2-pytorch, imagen-pytorch,
     denoising-diffusion-pytorch, guided-diffusion, k-diffusion and timm; all modules of the
-    classes in a list are taken, and none if it is empty.
+    classes in a list are taken, and none if it is empty. (A MultiheadAttention that is taken
+    costs the nn.TransformerEncoderLayer around it its fast path.)
+
+    Compile and distribute the model afterwards. DDP needs `find_unused_parameters` where some
+    batches are images, since those reach no temporal part.
 
     Raises:
         TypeError: if an argument, an entry of `attention` or what `where` gives is of a wrong
@@ -63,18 +67,19 @@ def inflate(
         convolves = isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1
         if not (attends or convolves) or not is_wanted(name, module, where):
             continue
+        called = f"`{name or 'model'}` (a {type(module).__name__})"
         if hasattr(module, NAME):
-            raise ValueError(f"`{name}` (a {type(module).__name__}) must have no `{NAME}`")
+            raise ValueError(f"{called} must have no attribute `{NAME}`")
         if attends:
             channels = channels_out(module)
             if channels is None:
                 raise ValueError(
-                    f"`{name}` (a {type(module).__name__}) must have a Linear, Conv1d or Conv2d "
-                    "that tells the channels it gives; leave it out by `where`"
+                    f"{called} must have a Linear, Conv1d or Conv2d that tells the "
+                    "channels it gives; leave it out by `where`"
                 )
-            part = InflatedAttention(name, channels, clip, heads, dim_head)
+            part = InflatedAttention(name or "model", channels, clip, heads, dim_head)
         else:
-            part = InflatedConv(name, module, clip, temporal_kernel_size)
+            part = InflatedConv(name or "model", module, clip, temporal_kernel_size)
         chosen.append((module, as_in(module, part)))
     if not chosen:
         raise ValueError(

@@ -15,7 +15,7 @@ from make_a_video_pytorch.folding import (
     tensors_of,
     unfold,
 )
-from make_a_video_pytorch.temporal import NAME, Clip, InflatedConv, temporal_parts
+from make_a_video_pytorch.temporal import NAME, Clip, InflatedConv, TemporalPart, temporal_parts
 
 
 class InflatedModel(nn.Module):
@@ -93,8 +93,8 @@ class InflatedModel(nn.Module):
         same image model.
         """
         state = {}
-        for name, (_, part) in temporal_parts(self.model).items():
-            part.state_dict(destination=state, prefix=f"{name}.{NAME}." if name else f"{NAME}.")
+        for prefix, part in self.prefixed_parts():
+            part.state_dict(destination=state, prefix=prefix)
         return state
 
     def load_temporal_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -114,7 +114,16 @@ class InflatedModel(nn.Module):
         for name, shape in shapes.items():
             if shape != expected[name]:
                 raise ValueError(f"`{name}` in `state` (shape {shape}) must be {expected[name]}")
-        self.model.load_state_dict(state, strict=False)
+        for prefix, part in self.prefixed_parts():
+            names = [name for name in state if name.startswith(prefix)]
+            part.load_state_dict({name.removeprefix(prefix): state[name] for name in names})
+
+    def prefixed_parts(self) -> list[tuple[str, TemporalPart]]:
+        """The temporal parts, and how the names of their parameters in `model` begin."""
+        return [
+            (f"{name}.{NAME}." if name else f"{NAME}.", part)
+            for name, (_, part) in temporal_parts(self.model).items()
+        ]
 
     def check(self, *args: object, **kwargs: object) -> list[str]:
         """The inflated modules whose temporal parts a call with these arguments does not reach.

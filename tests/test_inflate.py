@@ -222,7 +222,12 @@ REFUSED = [
         ValueError,
         r"`attention` \(=LSTM, Bilinear\) must name the class of a module of the model",
     ),
-    (with_temporal, {}, ValueError, r"`up` \(a ParametrizedConv2d\) must have no `temporal`"),
+    (
+        with_temporal,
+        {},
+        ValueError,
+        r"`up` \(a ParametrizedConv2d\) must have no attribute `temporal`",
+    ),
     (
         with_plain,
         dict(attention=(Plain,)),

@@ -428,6 +428,15 @@ def test_check_names_what_a_call_does_not_reach(net):
             model.check(x, timestep())
 
 
+def test_check_changes_nothing():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    model = inflated(net, attention=())
+    before = copy.deepcopy(model.state_dict())
+    assert model.check(video()) == []
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
 def test_it_prints_what_was_inflated(net):
     model = inflated(net)
     added = sum(p.numel() for p in temporal_parameters(model))

@@ -85,6 +85,19 @@ def test_attention_over_frames_of_input_and_output_is_added(kind, reads_input):
     assert result.stride() == out.stride()
 
 
+def test_the_input_may_be_given_by_its_name():
+    class Attention(nn.Module):
+        def forward(self, *, tokens):
+            return tokens.tanh()
+
+    attention = Attention()
+    part = randomize(InflatedAttention("attn", 6, clip(), 3, 4))
+    attach(attention, part)
+    tokens = torch.randn(B * FRAMES, 7, 6)
+    assert torch.equal(attention(tokens=tokens), part(tokens.tanh(), (tokens,)))
+    assert not torch.equal(attention(tokens=tokens), part(tokens.tanh(), ()))
+
+
 def test_of_a_tuple_the_first_is_meant():
     part = randomize(InflatedAttention("attn", 6, clip(), 3, 4))
     out, scores = torch.randn(B * FRAMES, 7, 6), torch.randn(B * FRAMES, 2)
