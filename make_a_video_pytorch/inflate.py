@@ -53,8 +53,10 @@ def inflate(
             type.
         ValueError: if a number is below 1 or `dim_head` odd; if `model` is inflated already or
             compiled; if a chosen module has an attribute `temporal` or is attention without a
-            projection that tells its channels; if a class in `attention`, or
-            anything, is not found. The model is then as it was.
+            projection that tells its channels; if there is no module of the classes in
+            `attention`, or none to inflate at all.
+
+    After an error the model is as it was.
     """
     at_least(1, temporal_kernel_size=temporal_kernel_size, heads=heads, dim_head=dim_head)
     must_be_multiple(2, "for rotary positions over frames", dim_head=dim_head)
@@ -74,8 +76,8 @@ def inflate(
             channels = channels_out(module)
             if channels is None:
                 raise ValueError(
-                    f"{called} must have a Linear, Conv1d or Conv2d that tells the "
-                    "channels it gives; leave it out by `where`"
+                    f"{called} must have a Linear, Conv1d or Conv2d that tells the channels it "
+                    "gives; leave it out by `where`"
                 )
             part = InflatedAttention(name or "model", channels, clip, heads, dim_head)
         else:
@@ -137,8 +139,7 @@ def is_wanted(
 
 def as_in(module: nn.Module, part: TemporalPart) -> TemporalPart:
     """`part` on the device, in the dtype and in the mode of `module`."""
-    tensors = (tensor for tensor in module.parameters() if tensor.is_floating_point())
-    for tensor in tensors:
-        part.to(tensor.device, tensor.dtype)
-        break
+    like = next((tensor for tensor in module.parameters() if tensor.is_floating_point()), None)
+    if like is not None:
+        part.to(like.device, like.dtype)
     return part.train(module.training)

@@ -47,10 +47,10 @@ class InflatedModel(nn.Module):
         self.model = model
         self.clip = clip
 
-    def forward(self, *args: object, **kwargs: object) -> object:
+    def forward(self, /, *args: object, **kwargs: object) -> object:
         return self.run(self.model, *args, **kwargs)
 
-    def run(self, function: Callable[..., object], *args: object, **kwargs: object) -> object:
+    def run(self, function: Callable[..., object], /, *args: object, **kwargs: object) -> object:
         """Call a `function` of `model` as `model` itself is called.
 
         For example a method, `run(vae.model.encode, video)`, or more than one,
@@ -125,7 +125,7 @@ class InflatedModel(nn.Module):
             for name, (_, part) in temporal_parts(self.model).items()
         ]
 
-    def check(self, *args: object, **kwargs: object) -> list[str]:
+    def check(self, /, *args: object, **kwargs: object) -> list[str]:
         """The inflated modules whose temporal parts a call with these arguments does not reach.
 
         Such a part never learns, and keeps DDP waiting. The call is made without gradients and

@@ -94,6 +94,27 @@ def test_a_part_of_the_original_can_be_compiled(reentrant, dynamo):
             torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5)
 
 
+class Broken(Net):
+    def middle(self, x, context):
+        torch._dynamo.graph_break()
+        return super().middle(x, context)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own
+def test_a_graph_break_in_the_original_is_no_harm(dynamo):
+    model = inflated(Broken(), moved=True)
+    compiled = torch.compile(model, backend="eager")
+    for x in (video(), video(f=4), video()[:, :, 0]):
+        grads = []
+        for run in (model, compiled):
+            model.zero_grad()
+            run(x, timestep()).square().mean().backward()
+            grads.append([p.grad for p in model.parameters()])
+        for plain, ours in zip(*grads, strict=True):
+            torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+    assert model.clip.sizes is None
+
+
 def test_it_can_be_exported():
     model = inflated(Net(), moved=True)
     x, t = video(), timestep()

@@ -186,6 +186,21 @@ def test_other_entry_points(net, original):
     assert model.run(lambda: 3) == 3
 
 
+def test_an_argument_may_have_any_name():
+    class Taking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3)
+
+        def forward(self, function, args, kwargs=None, model=None):
+            return self.conv(function + args)
+
+    x = video()
+    taking = Taking()
+    result = inflated(taking, attention=())(function=x, args=x, kwargs=x, model=x)
+    assert torch.equal(result, unfolded(taking(folded(x), folded(x)), B))
+
+
 # Learning
 
 
