@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from make_a_video_pytorch.checks import typechecked
 from make_a_video_pytorch.folding import (
     clip_of,
     fold,
@@ -42,6 +43,7 @@ class InflatedModel(nn.Module):
     that were caught by a hook does not.
     """
 
+    @typechecked
     def __init__(self, model: nn.Module, clip: Clip) -> None:
         super().__init__()
         self.model = model
@@ -97,10 +99,12 @@ class InflatedModel(nn.Module):
             part.state_dict(destination=state, prefix=prefix)
         return state
 
+    @typechecked
     def load_temporal_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load what `temporal_state_dict` gave.
 
         Raises:
+            TypeError: if `state` is no dict of tensors.
             ValueError: if a parameter is missing, unknown or of another shape; none is loaded.
         """
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}

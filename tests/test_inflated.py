@@ -9,7 +9,14 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from make_a_video_pytorch import deflate, per_frame, spatial_parameters, temporal_parameters
+from make_a_video_pytorch import (
+    InflatedModel,
+    deflate,
+    per_frame,
+    spatial_parameters,
+    temporal_parameters,
+)
+from make_a_video_pytorch.temporal import Clip
 from tests.image_models import (
     ATTENTION,
     FORMS,
@@ -417,8 +424,16 @@ def test_what_is_wrong_with_a_motion_file_is_said_and_nothing_loaded(net):
     ):
         with pytest.raises(ValueError, match=message):
             model.load_temporal_state_dict(wrong)
+    for wrong in ([], {name: 3}):
+        with pytest.raises(TypeError, match="state"):
+            model.load_temporal_state_dict(wrong)
     for key, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[key])
+
+
+def test_it_is_made_of_a_module():
+    with pytest.raises(TypeError, match="model"):
+        InflatedModel(3, Clip())
 
 
 # What it says
