@@ -190,7 +190,8 @@ class AttentionWithBias(Function):
 
     @staticmethod
     def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        # torch looks whether the bias learns, here too, and would not take a fused kernel
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.detach())
 
     @staticmethod
     def setup_context(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
