@@ -16,7 +16,8 @@ from torch.autograd.function import FunctionCtx
 def by_hand(x: Tensor) -> bool:
     """Whether `x` is differentiated here: in full precision, on a CPU, eagerly, in reverse."""
     return (
-        x.device.type == "cpu"
+        torch.is_grad_enabled()
+        and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
@@ -128,7 +129,11 @@ class RMSNormSiLU(Function):
     def forward(
         x: Tensor, gamma: Tensor, eps: float, scale: Tensor | None, shift: Tensor | None
     ) -> Tensor:
-        _, _, out = normed_and_scaled(x, gamma, eps, scale, shift)
+        rate = inverse_rms(x, eps)
+        if scale is None:
+            out = (x * gamma).mul_(rate)
+        else:
+            out = torch.addcmul(shift, x * rate, gamma * (scale + 1))
         return F.silu(out, inplace=True)
 
     @staticmethod
@@ -143,12 +148,13 @@ class RMSNormSiLU(Function):
             out = plain_rms_norm_silu(x, gamma, ctx.eps, scale, shift)
             of_x, of_gamma, *others = by_torch(out, (x, gamma, scale, shift), grad)
             return of_x, of_gamma, None, *others
-        normed, rate, out = normed_and_scaled(x, gamma, ctx.eps, scale, shift)
+        rate, gain = inverse_rms(x, ctx.eps), gamma if scale is None else gamma * (scale + 1)
+        normed = x * rate
+        out = normed * gain if scale is None else torch.addcmul(shift, normed, gain)
         of_out = torch.ops.aten.silu_backward(grad, out)
         of_gain = of_out * normed
         per_gain = of_gain.sum_to_size(gamma.shape if scale is None else scale.shape)
         of_shift = None if shift is None else of_out.sum_to_size(shift.shape)
-        gain = gamma if scale is None else gamma * (scale + 1)
         # In place: on a CPU the first touch of new memory costs more than the arithmetic.
         along = of_gain.mul_(gain).mean(-1, keepdim=True)
         of_x = of_out.mul_(gain).addcmul_(normed, along, value=-1).mul_(rate)
@@ -158,15 +164,9 @@ class RMSNormSiLU(Function):
         return of_x, of_gamma, None, per_gain * gamma, of_shift
 
 
-def normed_and_scaled(
-    x: Tensor, gamma: Tensor, eps: float, scale: Tensor | None, shift: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`x` by its root mean square, the inverse of that, and what goes into the SiLU."""
-    rate = (x.square().mean(-1, keepdim=True) + eps).rsqrt()
-    normed = x * rate
-    if scale is None:
-        return normed, rate, normed * gamma
-    return normed, rate, torch.addcmul(shift, normed, gamma * (scale + 1))
+def inverse_rms(x: Tensor, eps: float) -> Tensor:
+    """One over the root mean square of the last dimension, which is kept."""
+    return (x.square().mean(-1, keepdim=True) + eps).rsqrt()
 
 
 def attention_with_bias(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
