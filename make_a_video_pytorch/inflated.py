@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 
 import torch
@@ -32,8 +33,9 @@ class InflatedModel(nn.Module):
     - results: (b*f c h w) becomes (b c f h w) and any other (b*f ...) becomes (b f ...), in
       tuples, lists, dicts, dataclasses and plain objects.
 
-    A video of one frame is an image. One instance takes one call at a time: threads need
-    replicas.
+    What one reads of it that it does not have, such as a `config` or `dtype`, is that of `model`;
+    it is no instance of the class of `model`. A video of one frame is an image. One instance takes
+    one call at a time: threads need replicas.
 
     What cannot be noticed from outside: batch normalisation in training takes its statistics over
     the frames too; dropout draws for each frame; code that reads the weight of a convolution, or
@@ -77,6 +79,16 @@ class InflatedModel(nn.Module):
         if clip is None:
             return result
         return map_leaves(lambda leaf, name: unfold(leaf, clip), result, "")
+
+    def __getattr__(self, name: str) -> object:
+        # what pipelines and samplers read: a config, a dtype, the number of channels
+        modules = self.__dict__.get("_modules", {})
+        if name in modules or "model" not in modules:
+            return super().__getattr__(name)
+        value = getattr(modules["model"], name)
+        if inspect.ismethod(value):
+            raise AttributeError(f"`{name}` is a method of `model`: call it by `run` or on `model`")
+        return value
 
     def remember(self, result: object) -> None:
         """Bring the video back for the backward pass of all that is in `result`."""

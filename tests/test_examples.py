@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from make_a_video_pytorch import SpaceTimeUnet, temporal_parameters
+from make_a_video_pytorch import SpaceTimeUnet, inflate, temporal_parameters
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -24,6 +24,7 @@ sys.path.insert(0, str(EXAMPLES))
 clips = pytest.importorskip("clips")
 train = pytest.importorskip("train")
 interpolate = pytest.importorskip("interpolate")
+inflating = pytest.importorskip("inflate")
 
 TINY = "--dim 4 --frames 8 --size 16 --batch-images 2 --batch-video 2 --clips 3 --sampling-steps 2"
 
@@ -362,3 +363,37 @@ def test_interpolation_refuses_bad_input_in_one_line(trained, arguments, message
         interpolate.main(["--unet", str(trained), *SMALL.split(), *arguments])
     assert stopped.value.code == 2
     assert re.search(f"error: .*{message}", capsys.readouterr().err)
+
+
+def test_an_image_model_is_inflated_and_keeps_its_images(tmp_path, capsys):
+    tiny = "--steps-images 2 --steps-video 2 --batch-images 2 --batch-video 2 --clips 3 "
+    tiny += "--frames 3 --sampling-steps 2"
+    assert inflating.main([*tiny.split(), "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "the same bit for bit" in printed
+    assert re.search(r"convs=\d+, attentions=4", printed), printed
+    with Image.open(tmp_path / "samples.png") as sheet:
+        pictures = np.array(sheet).reshape(6, 62, 3, 62).swapaxes(1, 2)
+    assert not (pictures[:3] == pictures[3:]).all()  # it has learned something
+    state = load_file(tmp_path / "motion.safetensors")
+    assert all(".temporal." in name for name in state)
+    video_unet = inflate(inflating.image_unet(), heads=4, dim_head=32)
+    video_unet.load_temporal_state_dict(state)
+    assert any(p.any() for p in temporal_parameters(video_unet))
+
+
+def test_an_inflated_model_that_changes_images_is_an_error(tmp_path, monkeypatch):
+    def spoil(model, **kwargs):
+        model.conv_out.bias.data += 1
+        return inflate(model, **kwargs)
+
+    monkeypatch.setattr(inflating, "inflate", spoil)
+    tiny = "--steps-images 1 --steps-video 1 --batch-images 1 --batch-video 1 --clips 1 "
+    tiny += "--frames 2 --sampling-steps 1"
+    with pytest.raises(RuntimeError, match="other images"):
+        inflating.main([*tiny.split(), "--out", str(tmp_path)])
+
+
+def test_the_change_from_frame_to_frame_is_that_of_pixels():
+    clips = torch.tensor([0.0, 1.0, -1.0]).view(1, 1, 3, 1, 1)
+    assert inflating.change(clips) == pytest.approx(1.5)

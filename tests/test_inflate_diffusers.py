@@ -14,6 +14,8 @@ pytest.importorskip("diffusers")
 from diffusers import (
     AutoencoderKL,
     ControlNetModel,
+    DDIMPipeline,
+    DDIMScheduler,
     DiTTransformer2DModel,
     UNet2DConditionModel,
     UNet2DModel,
@@ -249,3 +251,23 @@ def test_a_checkpoint_of_the_image_model_loads():
     outcome = model.model.load_state_dict(state, strict=False)
     assert not outcome.unexpected_keys
     assert set(outcome.missing_keys) == set(model.temporal_state_dict())
+
+
+def test_a_pipeline_takes_the_inflated_model():
+    def sampled(unet):
+        pipeline = DDIMPipeline(unet, DDIMScheduler())
+        pipeline.set_progress_bar_config(disable=True)
+        generator = torch.Generator().manual_seed(0)
+        arguments = dict(batch_size=2, num_inference_steps=3, generator=generator)
+        return pipeline(**arguments, output_type="np").images
+
+    image_unet = unet().eval()
+    image_unet.register_to_config(sample_size=8)
+    expected = sampled(image_unet)
+    video_unet = inflate(image_unet, dim_head=8, heads=2)
+    assert (sampled(video_unet) == expected).all()
+    assert video_unet.config is image_unet.config
+    with pytest.raises(AttributeError, match="`enable_gradient_checkpointing` is a method"):
+        video_unet.enable_gradient_checkpointing()
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = video_unet.nothing

@@ -26,7 +26,7 @@ def names():
 
 
 def test_every_block_runs(names):
-    assert len(BLOCKS) == 9
+    assert len(BLOCKS) == 10
     assert names["frame_by_frame"].shape == names["video"].shape
     names["optimizer"].step()
 
@@ -56,6 +56,8 @@ def table_rows():
 
 def test_the_tables_hold_every_argument_with_its_default():
     seen = {name: set() for name in library.__all__ if inspect.isclass(getattr(library, name))}
+    del seen["InflatedModel"]  # which is what `inflate` makes
+    seen["inflate"] = set()
     for classes, arguments, default in table_rows():
         for name, argument in zip(classes, arguments * len(classes), strict=False):
             own = arguments[classes.index(name)] if len(arguments) > 1 else argument
