@@ -151,7 +151,7 @@ def map_leaves(function: Callable[[object, str], object], tree: object, name: st
     """
     if isinstance(tree, PerFrame):
         return function(tree, name)
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+    if hasattr(tree, "__dataclass_fields__") and not isinstance(tree, type):
         old = {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree)}
     elif isinstance(tree, dict):
         old = dict(tree)
@@ -160,14 +160,15 @@ def map_leaves(function: Callable[[object, str], object], tree: object, name: st
     else:
         return function(tree, name)
     new = {key: map_leaves(function, value, f"{name}[{key!r}]") for key, value in old.items()}
-    if all(new[key] is value for key, value in old.items()):
+    # torch 2.6 cannot compile `is` between lists, nor `dataclasses.is_dataclass` above
+    if not torch.compiler.is_compiling() and all(new[key] is old[key] for key in old):
         return tree
     return rebuilt(tree, new)
 
 
 def rebuilt(tree: object, items: dict[object, object]) -> object:
     """A branch like `tree`, that holds `items`."""
-    if dataclasses.is_dataclass(tree):
+    if hasattr(tree, "__dataclass_fields__"):
         given = [field.name for field in dataclasses.fields(tree) if field.init]
         return dataclasses.replace(tree, **{name: items[name] for name in given})
     if type(tree) is dict:

@@ -6,6 +6,8 @@ and forward-mode differentiation take those operations as they are (`by_hand` sa
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,14 +28,14 @@ def by_hand(x: Tensor) -> bool:
 
 
 def by_torch(
-    out: Tensor, inputs: tuple[Tensor | None, ...], grad: Tensor
+    function: Callable[..., Tensor], inputs: tuple[Tensor | None, ...], grad: Tensor
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of `out` that can be differentiated again, for those of `inputs` that need one."""
+    """Gradients of `function(*inputs)` that can be differentiated again, where one is needed."""
+    # views, so that no hook runs here and inputs made of each other stay apart
+    inputs = tuple(t if t is None else t.view_as(t) for t in inputs)
     wanted = [t for t in inputs if t is not None and t.requires_grad]
-    grads = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
-    return tuple(
-        next(grads) if t is not None and t.requires_grad else None for t in inputs
-    )
+    grads = iter(torch.autograd.grad(function(*inputs), wanted, grad, create_graph=True))
+    return tuple(next(grads) if t is not None and t.requires_grad else None for t in inputs)
 
 
 def conv_over_frames(
@@ -145,16 +147,22 @@ class RMSNormSiLU(Function):
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, gamma, scale, shift = ctx.saved_tensors
         if torch.is_grad_enabled():
-            out = plain_rms_norm_silu(x, gamma, ctx.eps, scale, shift)
-            of_x, of_gamma, *others = by_torch(out, (x, gamma, scale, shift), grad)
+            of_x, of_gamma, *others = by_torch(
+                lambda x, gamma, *s: plain_rms_norm_silu(x, gamma, ctx.eps, *s),
+                (x, gamma, scale, shift),
+                grad,
+            )
             return of_x, of_gamma, None, *others
         rate, gain = inverse_rms(x, ctx.eps), gamma if scale is None else gamma * (scale + 1)
         normed = x * rate
         out = normed * gain if scale is None else torch.addcmul(shift, normed, gain)
         of_out = torch.ops.aten.silu_backward(grad, out)
         of_gain = of_out * normed
-        per_gain = of_gain.sum_to_size(gamma.shape if scale is None else scale.shape)
-        of_shift = None if shift is None else of_out.sum_to_size(shift.shape)
+        if scale is None:
+            per_gain, of_shift = of_gain.sum((0, 1, 2, 3)), None
+        else:  # not by sum_to_size, which gives a view where nothing is summed
+            shared = (1, 2, 3) if scale.shape[1] == 1 else (2, 3)
+            per_gain, of_shift = (t.sum(shared, keepdim=True) for t in (of_gain, of_out))
         # In place: on a CPU the first touch of new memory costs more than the arithmetic.
         along = of_gain.mul_(gain).mean(-1, keepdim=True)
         of_x = of_out.mul_(gain).addcmul_(normed, along, value=-1).mul_(rate)
@@ -176,9 +184,9 @@ def attention_with_bias(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor
     those of one sample at a time are computed again. With fewer keys than features the scores
     are smaller than `q`, `k` and `v`, and torch's way is the faster.
 
-    Shapes: `q` (b g i d), `k` and `v` (b g j d), `bias` (b|1 g i j) -> (b g i d).
+    Shapes: `q` (b g i d), `k` and `v` (b g j d), `bias` (b|1 g i j), finite -> (b g i d).
     """
-    if by_hand(q) and bias.requires_grad and k.shape[-2] > k.shape[-1]:
+    if by_hand(q) and bias.requires_grad and k.shape[-2] > k.shape[-1] and len(q) > 0:
         return AttentionWithBias.apply(q, k, v, bias)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
@@ -201,8 +209,7 @@ class AttentionWithBias(Function):
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, bias, out = ctx.saved_tensors
         if torch.is_grad_enabled():
-            out = F.scaled_dot_product_attention(*inputs, attn_mask=bias)
-            return by_torch(out, (*inputs, bias), grad)
+            return by_torch(F.scaled_dot_product_attention, (*inputs, bias), grad)
         of_q, of_k, of_v, of_bias = [], [], [], []
         biases = bias.expand(grad.shape[0], -1, -1, -1)
         for q, k, v, b, o, g in zip(*inputs, biases, out, grad, strict=True):

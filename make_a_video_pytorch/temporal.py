@@ -142,11 +142,10 @@ class InflatedAttention(TemporalPart):
 
     def delta(self, x: Tensor, inputs: tuple[object, ...]) -> Tensor:
         """b f c h w -> b f c h w, or b f n c -> b f n c"""
-        seen = next((t for t in inputs if isinstance(t, Tensor)), None)
-        if seen is not None and seen.shape == (x.shape[0] * x.shape[1], *x.shape[2:]):
-            seen = x + seen.unflatten(0, x.shape[:2]).to(x.dtype)
-        else:
-            seen = x
+        seen = x
+        given = [t for t in inputs if isinstance(t, Tensor)]
+        if given and given[0].shape == (x.shape[0] * x.shape[1], *x.shape[2:]):
+            seen = x + given[0].unflatten(0, x.shape[:2]).to(x.dtype)
         channels = 2 if x.ndim == 5 else -1
         angles = self.positions(x.shape[1], device=x.device)
         return self.attn(seen.movedim(channels, -1), angles=angles).movedim(-1, channels)

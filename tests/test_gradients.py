@@ -20,8 +20,8 @@ def conv(before, after, frames=4, batch=2):
     return lambda x, w, b: conv_over_frames(x, w, b, before, after), tensors
 
 
-def norm(scaled, frames=3):
-    tensors = [randn(2, 3, 2, 1, 5), randn(5)]
+def norm(scaled, frames=3, pixels=(2, 1)):
+    tensors = [randn(2, 3, *pixels, 5), randn(5)]
     if scaled:
         tensors += [randn(2, frames, 1, 1, 5), randn(2, frames, 1, 1, 5)]
     return lambda x, g, *s: rms_norm_silu(x, g, 1e-12, *s or (None, None)), tuple(tensors)
@@ -42,6 +42,7 @@ CASES = {
     "norm": norm(False),
     "norm-scaled": norm(True),
     "norm-scaled-as-one": norm(True, frames=1),
+    "norm-scaled-one-pixel": norm(True, pixels=(1, 1)),
     "attention": attention(1),
     "attention-a-bias-each": attention(3),
 }
@@ -85,6 +86,37 @@ def test_it_is_what_torch_gives(function, tensors, plain):
 def test_numeric_derivatives(function, tensors):
     assert gradcheck(function, tensors)
     assert gradgradcheck(function, tensors)
+
+
+@cases
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_hooks_run_once(function, tensors, create_graph):
+    tensors = [t.detach().requires_grad_() for t in tensors]
+    ran = []
+    for index, tensor in enumerate(tensors):
+        tensor.register_hook(lambda grad, index=index: ran.append(index))
+    torch.autograd.grad(function(*tensors).sum(), tensors, create_graph=create_graph)
+    assert sorted(ran) == list(range(len(tensors)))
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_inputs_made_of_each_other(create_graph, plain):
+    x, bias = randn(3, 2, 4, 3), randn(1, 2, 4, 4)
+    row, gamma = randn(2, 3, 1, 1, 5), randn(5)
+    functions = {
+        x: lambda x: attention_with_bias(x, 2 * x, x, bias),
+        row: lambda x: rms_norm_silu(x, gamma, 1e-12, x, x.sin()),
+    }
+    for tensor, function in functions.items():
+        grad = torch.autograd.grad(function(tensor).sum(), tensor, create_graph=create_graph)[0]
+        expected = torch.autograd.grad(plain(function, tensor).sum(), tensor)[0]
+        torch.testing.assert_close(grad, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_batch_of_none():
+    tensors = randn(0, 2, 4, 3), randn(0, 2, 7, 3), randn(0, 2, 7, 3), randn(1, 2, 4, 7)
+    attention_with_bias(*tensors).sum().backward()
+    assert tensors[0].grad.shape == (0, 2, 4, 3)
 
 
 @cases

@@ -34,7 +34,11 @@ def timestep(b=2):
     return torch.linspace(0.1, 0.9, b)
 
 
-@pytest.mark.parametrize("form", [form for form in FORMS if form != "object"])
+# Torch 2.6 cannot compile these results, nor export a module that sets an attribute.
+NOT_IN_TORCH_2_6 = {"ordered", "dataclass", "frozen"} if TORCH_2_6 else set()
+
+
+@pytest.mark.parametrize("form", sorted(FORMS.keys() - {"object"} - NOT_IN_TORCH_2_6))
 def test_compiles_to_one_graph_for_images_and_one_for_videos(form, dynamo):
     model = inflated(Net(form), moved=True)
     counter = torch._dynamo.testing.CompileCounter()
@@ -126,6 +130,7 @@ def test_one_graph_serves_many_sizes(dynamo):
     assert counter.frame_count <= 2
 
 
+@pytest.mark.skipif(TORCH_2_6, reason="see above")
 def test_it_can_be_exported():
     model = inflated(Net(), moved=True)
     x, t = video(), timestep()
