@@ -20,24 +20,25 @@ class ImageModel(NamedTuple):
     """A model, and an example of what it takes."""
 
     package: str  # as it is installed
-    build: Callable[[], nn.Module]
-    size: tuple[int, int] = (8, 12)  # height and width of its pictures
-    conditions: Callable[[], dict[str, object]] = dict  # of b samples
+    build: Callable[[int], nn.Module]  # of a scale, by which its widths are multiplied
+    conditions: Callable[[int, int], dict[str, object]] = lambda h, w: {}  # of b samples
+    size: tuple[int, int] = (8, 12)  # height and width of its pictures at scale 1
 
-    def make(self) -> nn.Module:
+    def make(self, scale: int = 1) -> nn.Module:
         """The model in evaluation mode, the same each time."""
         torch.manual_seed(0)
-        model = self.build().eval()
+        model = self.build(scale).eval()
         with torch.no_grad():  # as after a training: a layer of zeros hides what is before it
             for parameter in model.parameters():
                 if not parameter.any():
                     nn.init.normal_(parameter, 0, 0.1)
         return model
 
-    def inputs(self) -> Inputs:
+    def inputs(self, scale: int = 1) -> Inputs:
         """A call with a video (b c f h w)."""
         torch.manual_seed(1)
-        return torch.randn(B, 3, F, *self.size), self.conditions()
+        h, w = (scale * side for side in self.size)
+        return torch.randn(B, 3, F, h, w), self.conditions(h, w)
 
 
 def first_frames(inputs: Inputs) -> Inputs:
@@ -68,37 +69,50 @@ def call(model: Callable[..., object], inputs: Inputs) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(model(x, **conditions)) if isinstance(leaf, Tensor)]
 
 
-WIDTHS = {"block_out_channels": (6, 10), "norm_num_groups": 2, "layers_per_block": 1}
 TEXT = {"cross_attention_dim": 5, "attention_head_dim": 2}
 DOWN, UP = ("DownBlock2D", "CrossAttnDownBlock2D"), ("CrossAttnUpBlock2D", "UpBlock2D")
-LUCIDRAINS = {"dim": 8, "dim_mults": (1, 2), "attn_heads": 2, "attn_dim_head": 6}
 
 
-def unet2d() -> nn.Module:
+def widths(scale: int) -> dict[str, object]:
+    """For diffusers."""
+    return {
+        "block_out_channels": (6 * scale, 10 * scale),
+        "norm_num_groups": 2,
+        "layers_per_block": 1,
+    }
+
+
+def dims(scale: int) -> dict[str, object]:
+    """For the libraries of lucidrains."""
+    return {"dim": 8 * scale, "dim_mults": (1, 2), "attn_heads": 2, "attn_dim_head": 6 * scale}
+
+
+def unet2d(scale: int) -> nn.Module:
     """A U-Net without text."""
     from diffusers import UNet2DModel
 
     return UNet2DModel(
-        **WIDTHS,
+        **widths(scale),
         attention_head_dim=2,
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
     )
 
 
-def unet2d_condition(**arguments: object) -> nn.Module:
+def unet2d_condition(scale: int, **arguments: object) -> nn.Module:
     """The U-Net of Stable Diffusion."""
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
-        in_channels=3, out_channels=3, **WIDTHS, **TEXT, down_block_types=DOWN, up_block_types=UP,
-        **arguments,
+        in_channels=3, out_channels=3, **widths(scale), **TEXT,
+        down_block_types=DOWN, up_block_types=UP, **arguments,
     )  # fmt: skip
 
 
-def sdxl() -> nn.Module:
+def sdxl(scale: int) -> nn.Module:
     """The U-Net of Stable Diffusion XL: more transformer blocks, sizes and a pooled text."""
     return unet2d_condition(
+        scale,
         transformer_layers_per_block=(1, 2),
         use_linear_projection=True,
         addition_embed_type="text_time",
@@ -107,58 +121,58 @@ def sdxl() -> nn.Module:
     )
 
 
-def autoencoder() -> nn.Module:
+def autoencoder(scale: int) -> nn.Module:
     """The autoencoder of Stable Diffusion."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        **WIDTHS,
+        **widths(scale),
         latent_channels=4,
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
     )
 
 
-def controlnet() -> nn.Module:
+def controlnet(scale: int) -> nn.Module:
     """A ControlNet, whose hint is a picture of twice the size."""
     from diffusers import ControlNetModel
 
     return ControlNetModel(
-        in_channels=3, **WIDTHS, **TEXT, down_block_types=DOWN,
+        in_channels=3, **widths(scale), **TEXT, down_block_types=DOWN,
         conditioning_embedding_out_channels=(4, 6),
     )  # fmt: skip
 
 
-def dit() -> nn.Module:
+def dit(scale: int) -> nn.Module:
     """A diffusion transformer."""
     from diffusers import DiTTransformer2DModel
 
     return DiTTransformer2DModel(
-        num_attention_heads=2, attention_head_dim=6, in_channels=3, num_layers=2, sample_size=8,
-        patch_size=2, num_embeds_ada_norm=10, norm_num_groups=2,
+        num_attention_heads=2, attention_head_dim=6 * scale, in_channels=3, num_layers=2,
+        sample_size=8 * scale, patch_size=2, num_embeds_ada_norm=10, norm_num_groups=2,
     )  # fmt: skip
 
 
-def denoising_diffusion() -> nn.Module:
+def denoising_diffusion(scale: int) -> nn.Module:
     """A U-Net with linear attention and full attention."""
     from denoising_diffusion_pytorch import Unet
 
-    return Unet(**LUCIDRAINS)
+    return Unet(**dims(scale))
 
 
-def denoising_diffusion_guided() -> nn.Module:
+def denoising_diffusion_guided(scale: int) -> nn.Module:
     """A U-Net with classes, for guidance without a classifier."""
     from denoising_diffusion_pytorch.classifier_free_guidance import Unet
 
-    return Unet(**LUCIDRAINS, num_classes=5)
+    return Unet(**dims(scale), num_classes=5)
 
 
-def dalle2() -> nn.Module:
+def dalle2(scale: int) -> nn.Module:
     """A decoder's U-Net, with image embeddings and text."""
     from dalle2_pytorch import Unet
 
     return Unet(
-        **LUCIDRAINS,
+        **dims(scale),
         image_embed_dim=6,
         text_embed_dim=5,
         cond_dim=7,
@@ -170,12 +184,12 @@ def dalle2() -> nn.Module:
     )
 
 
-def imagen() -> nn.Module:
+def imagen(scale: int) -> nn.Module:
     """A U-Net with text."""
     from imagen_pytorch import Unet
 
     return Unet(
-        **LUCIDRAINS,
+        **dims(scale),
         text_embed_dim=5,
         cond_dim=6,
         max_text_len=9,
@@ -185,10 +199,10 @@ def imagen() -> nn.Module:
     )
 
 
-def timm(name: str, **arguments: object) -> Callable[[], nn.Module]:
-    """One of timm's models for tests."""
+def timm(name: str, **arguments: object) -> Callable[[int], nn.Module]:
+    """One of the convolutional models that timm has for tests, of one width."""
 
-    def build() -> nn.Module:
+    def build(scale: int) -> nn.Module:
         from timm import create_model
 
         return create_model(f"test_{name}", num_classes=7, **arguments)
@@ -196,77 +210,94 @@ def timm(name: str, **arguments: object) -> Callable[[], nn.Module]:
     return build
 
 
-def resnet18() -> nn.Module:
+def vit(scale: int) -> nn.Module:
+    """A vision transformer."""
+    from timm import create_model
+
+    return create_model("test_vit", num_classes=7, img_size=(32 * scale, 48 * scale))
+
+
+def resnet18(scale: int) -> nn.Module:
     """torchvision's smallest residual network."""
     from torchvision.models import resnet18
 
     return resnet18(num_classes=7)
 
 
-def timestep() -> dict[str, Tensor]:
-    """Diffusion steps, as diffusers names them."""
-    return {"timestep": torch.tensor([3, 500])}
+STEPS = torch.tensor([3, 500])
 
 
-def time() -> dict[str, Tensor]:
-    """Diffusion steps, as the others name them."""
-    return {"time": torch.tensor([3, 500])}
+def timestep(h: int, w: int) -> dict[str, object]:
+    """For the U-Nets of diffusers."""
+    return {"timestep": STEPS}
 
 
-def text() -> dict[str, Tensor]:
-    """Diffusion steps and a text."""
-    return {**timestep(), "encoder_hidden_states": torch.randn(B, 4, 5)}
+def text(h: int, w: int) -> dict[str, object]:
+    """For those that take a text too."""
+    return {"timestep": STEPS, "encoder_hidden_states": torch.randn(B, 4, 5)}
 
 
+def text_and_sizes(h: int, w: int) -> dict[str, object]:
+    """For Stable Diffusion XL."""
+    added = {"text_embeds": torch.randn(B, 7), "time_ids": torch.randn(B, 6)}
+    return {**text(h, w), "added_cond_kwargs": added}
+
+
+def text_and_hint(h: int, w: int) -> dict[str, object]:
+    """For a ControlNet."""
+    return {**text(h, w), "controlnet_cond": torch.rand(B, 3, F, 2 * h, 2 * w)}
+
+
+def for_dalle2(h: int, w: int) -> dict[str, object]:
+    """An image embedding and a text."""
+    return {
+        "time": STEPS,
+        "image_embed": torch.randn(B, 6),
+        "text_encodings": torch.randn(B, 7, 5),
+    }
+
+
+def for_imagen(h: int, w: int) -> dict[str, object]:
+    """A text, of four tokens and of seven."""
+    return {
+        "time": torch.tensor([-3.0, 2.0]),
+        "text_embeds": torch.randn(B, 7, 5),
+        "text_mask": torch.arange(7) < torch.tensor([[4], [7]]),
+    }
+
+
+def labels(h: int, w: int) -> dict[str, object]:
+    """For a DiT."""
+    return {"timestep": STEPS, "class_labels": torch.tensor([1, 4])}
+
+
+def time(h: int, w: int) -> dict[str, object]:
+    """For denoising-diffusion-pytorch."""
+    return {"time": STEPS}
+
+
+def classes(h: int, w: int) -> dict[str, object]:
+    """For its classes, none of them dropped."""
+    return {"time": STEPS, "classes": torch.tensor([4, 1]), "cond_drop_prob": 0.0}
+
+
+DDPM = "denoising-diffusion-pytorch"
 MODELS = {
-    "UNet2DModel": ImageModel("diffusers", unet2d, conditions=timestep),
-    "UNet2DConditionModel": ImageModel("diffusers", unet2d_condition, conditions=text),
-    "UNet2DConditionModel of SDXL": ImageModel(
-        "diffusers",
-        sdxl,
-        conditions=lambda: {
-            **text(),
-            "added_cond_kwargs": {"text_embeds": torch.randn(B, 7), "time_ids": torch.randn(B, 6)},
-        },
-    ),
+    "UNet2DModel": ImageModel("diffusers", unet2d, timestep),
+    "UNet2DConditionModel": ImageModel("diffusers", unet2d_condition, text),
+    "UNet2DConditionModel of SDXL": ImageModel("diffusers", sdxl, text_and_sizes),
     "AutoencoderKL": ImageModel("diffusers", autoencoder),
-    "ControlNetModel": ImageModel(
-        "diffusers",
-        controlnet,
-        conditions=lambda: {**text(), "controlnet_cond": torch.rand(B, 3, F, 16, 24)},
-    ),
-    "DiTTransformer2DModel": ImageModel(
-        "diffusers", dit, (8, 8), lambda: {**timestep(), "class_labels": torch.tensor([1, 4])}
-    ),
-    "denoising_diffusion_pytorch.Unet": ImageModel(
-        "denoising-diffusion-pytorch", denoising_diffusion, conditions=time
-    ),
+    "ControlNetModel": ImageModel("diffusers", controlnet, text_and_hint),
+    "DiTTransformer2DModel": ImageModel("diffusers", dit, labels, (8, 8)),
+    "denoising_diffusion_pytorch.Unet": ImageModel(DDPM, denoising_diffusion, time),
     "denoising_diffusion_pytorch.classifier_free_guidance.Unet": ImageModel(
-        "denoising-diffusion-pytorch",
-        denoising_diffusion_guided,
-        conditions=lambda: {**time(), "classes": torch.tensor([4, 1]), "cond_drop_prob": 0.0},
+        DDPM, denoising_diffusion_guided, classes
     ),
-    "dalle2_pytorch.Unet": ImageModel(
-        "dalle2-pytorch",
-        dalle2,
-        conditions=lambda: {
-            **time(),
-            "image_embed": torch.randn(B, 6),
-            "text_encodings": torch.randn(B, 7, 5),
-        },
-    ),
-    "imagen_pytorch.Unet": ImageModel(
-        "imagen-pytorch",
-        imagen,
-        conditions=lambda: {
-            "time": torch.tensor([-3.0, 2.0]),
-            "text_embeds": torch.randn(B, 7, 5),
-            "text_mask": torch.arange(7) < torch.tensor([[4], [7]]),
-        },
-    ),
-    "VisionTransformer": ImageModel("timm", timm("vit", img_size=(32, 48)), (32, 48)),
-    "ResNet": ImageModel("timm", timm("resnet"), (33, 47)),
-    "EfficientNet": ImageModel("timm", timm("efficientnet", pad_type="same"), (33, 47)),
-    "NormFreeNet": ImageModel("timm", timm("nfnet"), (33, 47)),
-    "resnet18": ImageModel("torchvision", resnet18, (33, 47)),
+    "dalle2_pytorch.Unet": ImageModel("dalle2-pytorch", dalle2, for_dalle2),
+    "imagen_pytorch.Unet": ImageModel("imagen-pytorch", imagen, for_imagen),
+    "VisionTransformer": ImageModel("timm", vit, size=(32, 48)),
+    "ResNet": ImageModel("timm", timm("resnet"), size=(33, 47)),
+    "EfficientNet": ImageModel("timm", timm("efficientnet", pad_type="same"), size=(33, 47)),
+    "NormFreeNet": ImageModel("timm", timm("nfnet"), size=(33, 47)),
+    "resnet18": ImageModel("torchvision", resnet18, size=(33, 47)),
 }
