@@ -87,6 +87,14 @@ def dims(scale: int) -> dict[str, object]:
     return {"dim": 8 * scale, "dim_mults": (1, 2), "attn_heads": 2, "attn_dim_head": 6 * scale}
 
 
+def tokens(scale: int) -> dict[str, object]:
+    """For vision transformers of timm."""
+    return {
+        "img_size": (32 * scale, 48 * scale), "patch_size": 8, "embed_dim": 24 * scale, "depth": 2,
+        "num_heads": 3, "num_classes": 7,
+    }  # fmt: skip
+
+
 def unet2d(scale: int) -> nn.Module:
     """A U-Net without text."""
     from diffusers import UNet2DModel
@@ -133,6 +141,20 @@ def autoencoder(scale: int) -> nn.Module:
     )
 
 
+def asymmetric_autoencoder(scale: int) -> nn.Module:
+    """An autoencoder for inpainting, which without a mask leaves a part of itself out."""
+    from diffusers import AsymmetricAutoencoderKL
+
+    return AsymmetricAutoencoderKL(
+        norm_num_groups=2,
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        down_block_out_channels=(6 * scale, 10 * scale),
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        up_block_out_channels=(6 * scale, 10 * scale),
+    )
+
+
 def controlnet(scale: int) -> nn.Module:
     """A ControlNet, whose hint is a picture of twice the size."""
     from diffusers import ControlNetModel
@@ -165,6 +187,13 @@ def denoising_diffusion_guided(scale: int) -> nn.Module:
     from denoising_diffusion_pytorch.classifier_free_guidance import Unet
 
     return Unet(**dims(scale), num_classes=5)
+
+
+def simple_diffusion(scale: int) -> nn.Module:
+    """A U-Net with a vision transformer in its middle."""
+    from denoising_diffusion_pytorch.simple_diffusion import UViT
+
+    return UViT(8 * scale, dim_mults=(1, 2), vit_depth=2, attn_heads=2, attn_dim_head=6 * scale)
 
 
 def dalle2(scale: int) -> nn.Module:
@@ -212,9 +241,30 @@ def timm(name: str, **arguments: object) -> Callable[[int], nn.Module]:
 
 def vit(scale: int) -> nn.Module:
     """A vision transformer."""
-    from timm import create_model
+    from timm.models.vision_transformer import VisionTransformer
 
-    return create_model("test_vit", num_classes=7, img_size=(32 * scale, 48 * scale))
+    return VisionTransformer(**tokens(scale))
+
+
+def vit_relpos(scale: int) -> nn.Module:
+    """A vision transformer with relative positions."""
+    from timm.models.vision_transformer_relpos import VisionTransformerRelPos
+
+    return VisionTransformerRelPos(**tokens(scale))
+
+
+def eva(scale: int) -> nn.Module:
+    """A vision transformer with rotary positions."""
+    from timm.models.eva import Eva
+
+    return Eva(**tokens(scale), use_rot_pos_emb=True)
+
+
+def beit(scale: int) -> nn.Module:
+    """A vision transformer with a bias for relative positions."""
+    from timm.models.beit import Beit
+
+    return Beit(**tokens(scale), use_rel_pos_bias=True)
 
 
 def resnet18(scale: int) -> nn.Module:
@@ -287,15 +337,20 @@ MODELS = {
     "UNet2DConditionModel": ImageModel("diffusers", unet2d_condition, text),
     "UNet2DConditionModel of SDXL": ImageModel("diffusers", sdxl, text_and_sizes),
     "AutoencoderKL": ImageModel("diffusers", autoencoder),
+    "AsymmetricAutoencoderKL": ImageModel("diffusers", asymmetric_autoencoder),
     "ControlNetModel": ImageModel("diffusers", controlnet, text_and_hint),
     "DiTTransformer2DModel": ImageModel("diffusers", dit, labels, (8, 8)),
     "denoising_diffusion_pytorch.Unet": ImageModel(DDPM, denoising_diffusion, time),
     "denoising_diffusion_pytorch.classifier_free_guidance.Unet": ImageModel(
         DDPM, denoising_diffusion_guided, classes
     ),
+    "UViT": ImageModel(DDPM, simple_diffusion, time),
     "dalle2_pytorch.Unet": ImageModel("dalle2-pytorch", dalle2, for_dalle2),
     "imagen_pytorch.Unet": ImageModel("imagen-pytorch", imagen, for_imagen),
     "VisionTransformer": ImageModel("timm", vit, size=(32, 48)),
+    "VisionTransformerRelPos": ImageModel("timm", vit_relpos, size=(32, 48)),
+    "Eva": ImageModel("timm", eva, size=(32, 48)),
+    "Beit": ImageModel("timm", beit, size=(32, 48)),
     "ResNet": ImageModel("timm", timm("resnet"), size=(33, 47)),
     "EfficientNet": ImageModel("timm", timm("efficientnet", pad_type="same"), size=(33, 47)),
     "NormFreeNet": ImageModel("timm", timm("nfnet"), size=(33, 47)),
