@@ -4,6 +4,7 @@ from setuptools import find_packages, setup
 
 here = Path(__file__).parent
 integrations = ["dalle2-pytorch>=1.15.6", "imagen-pytorch>=2.1"]
+inflated = ["denoising-diffusion-pytorch>=2.3.4", "diffusers>=0.30", "timm>=1.0.31", "torchvision"]
 examples = ["av>=12", "diffusers>=0.30", "numpy", "pillow", "safetensors", "scikit-learn", "tqdm"]
 
 setup(
@@ -31,7 +32,7 @@ setup(
         "bench": ["diffusers>=0.30", "matplotlib>=3.8"],
         "integrations": integrations,
         "test": [*examples, "pytest>=8", "ruff>=0.8", "setuptools>=77"],
-        "test-integrations": [*integrations, "pytest>=8"],
+        "test-integrations": [*integrations, *inflated, "pytest>=8"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -14,7 +14,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -278,16 +278,18 @@ def compiled(args: argparse.Namespace) -> str:
     return "\n".join(rows)
 
 
-def machine() -> str:
+PACKAGES = ("torch", "diffusers", "make-a-video-pytorch")
+
+
+def machine(packages: Sequence[str] = PACKAGES, device: str = DEVICE) -> str:
     """What was measured on what."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
         names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         name = names[0].partition(": ")[2] if names else name
-    if DEVICE == "cuda":
+    if device == "cuda":
         name = torch.cuda.get_device_name()
-    packages = ("torch", "diffusers", "make-a-video-pytorch")
     return (
         f"{name}, {torch.get_num_threads()} threads of {os.cpu_count()} cores; Python "
         f"{platform.python_version()}, " + ", ".join(f"{p} {version(p)}" for p in packages)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import measure, peers, run
+from benchmarks import inflated, measure, peers, run
 from make_a_video_pytorch import SpaceTimeUnet
 from tests.zoo import UNET, randomize
 
@@ -61,3 +61,19 @@ def test_the_record_keeps_the_other_device(tmp_path: Path, monkeypatch):
     assert "third" in text
     assert "second" not in text
     assert text.count("### with a heading") == 1
+
+
+def test_the_record_of_inflated_models_is_written(tmp_path: Path, monkeypatch):
+    pytest.importorskip("diffusers")
+    record = tmp_path / "inflated.md"
+    arguments = ["--repeats", "1", "--out", str(record), "--models", "DiTTransformer2DModel"]
+    monkeypatch.setattr(sys, "argv", ["inflated.py", *arguments])
+    monkeypatch.setattr(inflated, "SCALE", 1)
+    assert inflated.main() == 0
+    text = record.read_text()
+    assert "diffusers 0." in text
+    assert "medians of 1 turns" in text
+    start = "| diffusers | DiTTransformer2DModel | 1 + 2 | 0.00M / 0.01M | 0 | 0 | "
+    assert text.count("\n| diffusers |") == text.count(start) == 1
+    assert text.endswith("** | none |\n")
+    assert inflated.difference([torch.ones(2)], [torch.tensor([1.0, 3.0])]) == 2
