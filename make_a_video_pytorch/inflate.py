@@ -51,12 +51,10 @@ def inflate(
     Raises:
         TypeError: if an argument, an entry of `attention` or what `where` gives is of a wrong
             type.
-        ValueError: if a number is below 1 or `dim_head` odd; if `model` is inflated already or
-            compiled; if a chosen module has an attribute `temporal` or is attention without a
-            projection that tells its channels; if there is no module of the classes in
-            `attention`, or none to inflate at all.
-
-    After an error the model is as it was.
+        ValueError: if a number is below 1 or `dim_head` odd; if `model` is inflated already, takes
+            videos by itself or is compiled; if a chosen module has an attribute `temporal` or is
+            attention without a projection that tells its channels; if there is no module of the
+            classes in `attention`, or none to inflate at all. The model is then as it was.
     """
     at_least(1, temporal_kernel_size=temporal_kernel_size, heads=heads, dim_head=dim_head)
     must_be_multiple(2, "for rotary positions over frames", dim_head=dim_head)
@@ -102,14 +100,17 @@ def deflate(video_model: InflatedModel) -> nn.Module:
 
 
 def must_be_untouched(model: nn.Module) -> None:
-    """Raise a ValueError for a model that is inflated already, or compiled."""
+    """Raise a ValueError for a model that takes videos already, or is compiled."""
     for name, module in model.named_modules():
+        name = f"its `{name}`" if name else "it"
         if isinstance(module, (InflatedModel, TemporalPart)):
-            raise ValueError(f"`model` must not be inflated already, as its `{name}` is")
+            raise ValueError(f"`model` must not be inflated already, as {name} is")
+        if getattr(module, "is_temporal", False):
+            raise ValueError(f"`model` must take images only, and {name} acts across frames")
         compiled = getattr(module, "_compiled_call_impl", None) is not None
         if compiled or type(module).__name__ == "OptimizedModule":
             # a compiler does not look for hooks that come later
-            raise ValueError(f"`model` must be inflated before it is compiled, as its `{name}` is")
+            raise ValueError(f"`model` must be inflated before it is compiled, as {name} is")
 
 
 def attention_test(

@@ -55,10 +55,11 @@ class InflatedModel(nn.Module):
         return self.run(self.model, *args, **kwargs)
 
     def run(self, function: Callable[..., object], /, *args: object, **kwargs: object) -> object:
-        """Call a `function` of `model` as `model` itself is called.
+        """Call a `function` of `model` as `model` itself is called, past the hooks of DDP and FSDP.
 
         For example a method, `run(vae.model.encode, video)`, or more than one,
-        `run(lambda x: vae.model.encode(x).latent_dist.mode(), video)`.
+        `run(lambda x: vae.model.encode(x).latent_dist.kl(), video)`: the methods of a
+        distribution that comes back see videos, and may take their axes for those of images.
 
         Raises:
             ValueError: if two videos differ in samples or frames, if a tensor marked `per_frame`
@@ -104,7 +105,8 @@ class InflatedModel(nn.Module):
         """The parameters of the temporal parts, named as in the `state_dict` of `model`.
 
         They are a motion module, to be saved by itself and loaded beside any fine-tuning of the
-        same image model.
+        same image model. `state_dict` and `save_pretrained` of `model` hold them too, until
+        `deflate`.
         """
         state = {}
         for prefix, part in self.prefixed_parts():
@@ -121,12 +123,16 @@ class InflatedModel(nn.Module):
         """
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
         expected = {name: tuple(t.shape) for name, t in self.temporal_state_dict().items()}
-        for problem, names in (
-            ("lacks", expected.keys() - shapes.keys()),
-            ("has the unknown", shapes.keys() - expected.keys()),
-        ):
-            if names:
-                raise ValueError(f"`state` {problem} {', '.join(f'`{n}`' for n in sorted(names))}")
+        problems = [
+            f"{problem} {', '.join(f'`{n}`' for n in sorted(names))}"
+            for problem, names in (
+                ("has the unknown", shapes.keys() - expected.keys()),
+                ("lacks", expected.keys() - shapes.keys()),
+            )
+            if names
+        ]
+        if problems:
+            raise ValueError(f"`state` {' and '.join(problems)}; see `temporal_state_dict`")
         for name, shape in shapes.items():
             if shape != expected[name]:
                 raise ValueError(f"`{name}` in `state` (shape {shape}) must be {expected[name]}")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import make_a_video_pytorch
-from make_a_video_pytorch import InflatedModel, deflate, inflate, temporal_parameters
+from make_a_video_pytorch import InflatedModel, PseudoConv3d, deflate, inflate, temporal_parameters
 from make_a_video_pytorch.temporal import InflatedAttention, InflatedConv, temporal_parts
 from tests.image_models import ATTENTION, INFLATED, Net, PixelAttention, TokenAttention, inflated
 
@@ -241,8 +241,19 @@ REFUSED = [
         ValueError,
         "`model` must not be inflated already, as its `conv_in.temporal` is",
     ),
-    (lambda: inflated(Net()), {}, ValueError, "`model` must not be inflated already"),
-    (lambda: compiled(True), {}, ValueError, "`model` must be inflated before it is compiled"),
+    (lambda: inflated(Net()), {}, ValueError, "`model` must not be inflated already, as it is"),
+    (
+        lambda: nn.Sequential(PseudoConv3d(3)),
+        {},
+        ValueError,
+        "`model` must take images only, and its `0.temporal_conv` acts across frames",
+    ),
+    (
+        lambda: compiled(True),
+        {},
+        ValueError,
+        "`model` must be inflated before it is compiled, as it is",
+    ),
     (
         lambda: compiled(False),
         {},

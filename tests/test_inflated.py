@@ -418,6 +418,10 @@ def test_what_is_wrong_with_a_motion_file_is_said_and_nothing_loaded(net):
         (lacking, f"`state` lacks `{name}`"),
         ({**state, "mid.temporal.x": torch.ones(1)}, "`state` has the unknown `mid.temporal.x`"),
         (
+            {**lacking, "other": torch.ones(1)},
+            f"`state` has the unknown `other` and lacks `{name}`; see `temporal_state_dict`",
+        ),
+        (
             {**state, name: torch.ones(9)},
             rf"`{name}` in `state` \(shape \(9,\)\) must be \(8,\)",
         ),
