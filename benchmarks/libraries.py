@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 import warnings
+from collections.abc import Sequence
 from unittest import mock
 
 import torch
@@ -18,12 +19,12 @@ LIBRARIES = (
 kept = []  # operators live as long as the library object that defines them
 
 
-def import_libraries() -> None:
-    """Import those that are installed, whatever they warn of."""
+def import_libraries(names: Sequence[str] = LIBRARIES) -> None:
+    """Import those of them that are installed, whatever they warn of."""
     special = {"torchvision": import_torchvision, "imagen_pytorch": import_imagen}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in LIBRARIES:
+        for name in names:
             if importlib.util.find_spec(name) is None:
                 continue
             if name in special:

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from benchmarks import peers
+from benchmarks.libraries import import_libraries
 
+import_libraries(["torchvision"])  # without which diffusers fails where it is installed
 torch.set_num_threads(1)  # far faster on tensors this small
 
 
