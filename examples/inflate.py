@@ -127,6 +127,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line `arguments`."""
     command = parser()
     args = command.parse_args(arguments)
+    if args.frames < 2:
+        command.error(f"--frames {args.frames} must be 2 or more, for anything to move")
     try:
         make_folder(args.out)
     except DataError as error:

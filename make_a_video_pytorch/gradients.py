@@ -108,7 +108,8 @@ def rms_norm_silu(
 
     On a CPU only `x` is kept for the gradient, not four tensors of its size.
 
-    Shapes: `x` (b f h w c), `gamma` (c), `scale` and `shift` (b f|1 1 1 c), both or neither.
+    Shapes: `x` (... c), `gamma` (c); `scale` and `shift`, both or neither, of one shape that
+    broadcasts to that of `x`, such as (b f|1 1 1 c).
     """
     function = RMSNormSiLU.apply if by_hand(x) else plain_rms_norm_silu
     return function(x, gamma, eps, scale, shift)
@@ -158,11 +159,8 @@ class RMSNormSiLU(Function):
         out = normed * gain if scale is None else torch.addcmul(shift, normed, gain)
         of_out = torch.ops.aten.silu_backward(grad, out)
         of_gain = of_out * normed
-        if scale is None:
-            per_gain, of_shift = of_gain.sum((0, 1, 2, 3)), None
-        else:  # not by sum_to_size, which gives a view where nothing is summed
-            shared = (1, 2, 3) if scale.shape[1] == 1 else (2, 3)
-            per_gain, of_shift = (t.sum(shared, keepdim=True) for t in (of_gain, of_out))
+        per_gain = summed(of_gain, gamma.shape if scale is None else scale.shape)
+        of_shift = None if shift is None else summed(of_out, shift.shape)
         # In place: on a CPU the first touch of new memory costs more than the arithmetic.
         along = of_gain.mul_(gain).mean(-1, keepdim=True)
         of_x = of_out.mul_(gain).addcmul_(normed, along, value=-1).mul_(rate)
@@ -170,6 +168,11 @@ class RMSNormSiLU(Function):
             return of_x, per_gain, None, None, None
         of_gamma = (per_gain * (scale + 1)).sum_to_size(gamma.shape)
         return of_x, of_gamma, None, per_gain * gamma, of_shift
+
+
+def summed(x: Tensor, shape: torch.Size) -> Tensor:
+    """`x` summed to `shape`, and never a view of it, as `sum_to_size` may be."""
+    return x.clone() if x.shape == shape else x.sum_to_size(shape)
 
 
 def inverse_rms(x: Tensor, eps: float) -> Tensor:

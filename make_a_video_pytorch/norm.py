@@ -36,7 +36,8 @@ class RMSNorm(nn.Module):
 
     def then_silu(self, x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
         """`silu(self(x) * (scale + 1) + shift)`; both or none of the two are given."""
-        x, scale, shift = (t if t is None else t.movedim(self.dim, -1) for t in (x, scale, shift))
+        axis = self.dim % x.ndim - x.ndim  # from behind: what broadcasts may have fewer dimensions
+        x, scale, shift = (t if t is None else t.movedim(axis, -1) for t in (x, scale, shift))
         out = rms_norm_silu(x, self.gamma.to(x.dtype), epsilon(x.dtype), scale, shift)
         return out.movedim(-1, self.dim)
 

@@ -382,6 +382,14 @@ def test_an_image_model_is_inflated_and_keeps_its_images(tmp_path, capsys):
     assert any(p.any() for p in temporal_parameters(video_unet))
 
 
+def test_inflating_refuses_a_clip_of_one_frame(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        inflating.main(["--frames", "1", "--out", str(tmp_path)])
+    assert capsys.readouterr().err.endswith(
+        "error: --frames 1 must be 2 or more, for anything to move\n"
+    )
+
+
 def test_an_inflated_model_that_changes_images_is_an_error(tmp_path, monkeypatch):
     def spoil(model, **kwargs):
         model.conv_out.bias.data += 1

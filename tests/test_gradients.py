@@ -32,6 +32,11 @@ def attention(samples):
     return attention_with_bias, tensors
 
 
+def norm_of(x, scale):
+    tensors = randn(*x), randn(x[-1]), randn(*scale), randn(*scale)
+    return lambda x, g, *s: rms_norm_silu(x, g, 1e-12, *s), tensors
+
+
 CASES = {
     "conv": conv(1, 1),
     "conv-even": conv(1, 0),
@@ -43,6 +48,13 @@ CASES = {
     "norm-scaled": norm(True),
     "norm-scaled-as-one": norm(True, frames=1),
     "norm-scaled-one-pixel": norm(True, pixels=(1, 1)),
+    "norm-image": (
+        lambda x, g: rms_norm_silu(x, g, 1e-12, None, None),
+        (randn(2, 3, 4, 5), randn(5)),
+    ),
+    "norm-image-scaled": norm_of((2, 3, 4, 5), (2, 1, 1, 5)),
+    "norm-image-scaled-as-one": norm_of((2, 3, 4, 5), (1, 1, 5)),
+    "norm-scaled-everywhere": norm_of((2, 3, 4, 5), (2, 3, 4, 5)),
     "attention": attention(1),
     "attention-a-bias-each": attention(3),
 }

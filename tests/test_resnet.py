@@ -44,3 +44,17 @@ def test_a_block_scales_and_shifts_images_and_videos():
         torch.testing.assert_close(block(x, (0 * ones, 0 * ones)), block(x))
         expected = F.silu(block.norm(block.project(x)) * 3 + 0.5)
         torch.testing.assert_close(block(x, (2 * ones, 0.5 * ones)), expected)
+
+
+def test_a_block_takes_whatever_scale_and_shift_broadcast():
+    block = Block(3, 5)
+    for x, shape in (
+        (torch.randn(2, 3, 4, 6), (2, 5, 1, 1)),
+        (torch.randn(2, 3, 4, 6), (5, 1, 1)),
+        (torch.randn(2, 3, 2, 4, 6), (2, 5, 2, 1, 1)),
+    ):
+        scale, shift = torch.randn(2, *shape, requires_grad=True).unbind()
+        out = block(x, (scale, shift))
+        normed = block.norm(block.project(x))
+        torch.testing.assert_close(out, torch.nn.functional.silu(normed * (scale + 1) + shift))
+        out.sum().backward()
