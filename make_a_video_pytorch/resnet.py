@@ -31,7 +31,7 @@ class Block(nn.Module):
             dim, dim_out, kernel_size, temporal_kernel_size=temporal_kernel_size, causal=causal
         )
         self.norm = RMSNorm(dim_out)
-        self.act = nn.SiLU()
+        self.act = nn.SiLU()  # for those who read it in 0.4.0
 
     def forward(
         self,

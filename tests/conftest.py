@@ -5,6 +5,7 @@ from types import ModuleType
 
 import pytest
 import torch
+import torch._dynamo
 
 from benchmarks import peers
 from benchmarks.libraries import import_libraries
@@ -16,6 +17,14 @@ torch.set_num_threads(1)  # far faster on tensors this small
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def dynamo():
+    """The compiler, with nothing compiled before or after."""
+    torch._dynamo.reset()
+    yield torch._dynamo
+    torch._dynamo.reset()
 
 
 @pytest.fixture(scope="session")

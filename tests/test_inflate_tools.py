@@ -19,13 +19,6 @@ from tests.image_models import FORMS, Net, PixelAttention, inflated, sample_of
 TORCH_2_6 = Version(torch.__version__).release < (2, 7)
 
 
-@pytest.fixture
-def dynamo():
-    torch._dynamo.reset()
-    yield torch._dynamo
-    torch._dynamo.reset()
-
-
 def video(b=2, f=3, **kwargs):
     return torch.randn(b, 3, f, 5, 7, **kwargs)
 

@@ -19,13 +19,6 @@ from tests.zoo import CONDITIONS, EVERY, EXTRA, ONE_STAGE, UNET, each, randomize
 TORCH_2_6 = Version(torch.__version__).release < (2, 7)
 
 
-@pytest.fixture
-def dynamo():
-    torch._dynamo.reset()
-    yield torch._dynamo
-    torch._dynamo.reset()
-
-
 # One U-Net of each kind will do: tracing one takes seconds.
 COMPILED = {
     name: entry
