@@ -1,7 +1,8 @@
 """Gradients written by hand, where those of torch cost much time or memory on a CPU (floor 0).
 
-Each function gives what the operations in its docstring give. Other devices, compilers, autocast
-and forward-mode differentiation take those operations as they are (`by_hand` says when).
+Each function gives what the operations in its docstring give. Other devices, compilers, autocast,
+forward-mode differentiation and the transforms of torch.func take those operations as they are
+(`by_hand` says when).
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from torch.autograd.function import FunctionCtx
 def by_hand(x: Tensor) -> bool:
     """Whether `x` is differentiated here: in full precision, on a CPU, eagerly, in reverse."""
     return (
-        torch.is_grad_enabled()
-        and x.device.type == "cpu"
+        x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
     )
 
@@ -67,18 +69,18 @@ def conv2d_over_frames(
 class ConvOverFrames(Function):
     """See `conv_over_frames`."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(
-        pixels: Tensor, weight: Tensor, bias: Tensor | None, before: int, after: int
+        ctx: FunctionCtx,
+        pixels: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        before: int,
+        after: int,
     ) -> Tensor:
-        return conv2d_over_frames(pixels, weight, bias, before, after)
-
-    @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
-        pixels, weight, _, ctx.before, ctx.after = inputs
+        ctx.before, ctx.after = before, after
         ctx.save_for_backward(pixels, weight)
+        return conv2d_over_frames(pixels, weight, bias, before, after)
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -92,8 +94,12 @@ class ConvOverFrames(Function):
             frames, taps = x.shape[1], []
             for offset in range(-ctx.before, ctx.after + 1):
                 # output frame t sees input frame t + offset
-                seen = x[:, max(offset, 0) : max(frames + offset, 0)].flatten(1, 2)
-                seeing = g[:, max(-offset, 0) : max(frames - offset, 0)].flatten(1, 2)
+                count = max(frames - abs(offset), 0)
+                seen = x.narrow(1, min(max(offset, 0), frames), count)
+                seeing = g.narrow(1, min(max(-offset, 0), frames), count)
+                seen, seeing = (
+                    t.reshape(len(x), count * x.shape[2], t.shape[-1]) for t in (seen, seeing)
+                )
                 taps.append((seeing.mT @ seen).sum(0))
             of_weight = torch.stack(taps, dim=-1)
         if ctx.needs_input_grad[2]:
@@ -101,73 +107,91 @@ class ConvOverFrames(Function):
         return of_pixels, of_weight, of_bias, None, None
 
 
-def rms_norm_silu(
-    x: Tensor, gamma: Tensor, eps: float, scale: Tensor | None, shift: Tensor | None
+def rms_norm(
+    x: Tensor,
+    gamma: Tensor,
+    eps: float,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    silu: bool = False,
 ) -> Tensor:
-    """`silu(rms_norm(x, gamma) * (scale + 1) + shift)` over the last dimension.
+    """`F.rms_norm(x, gamma) * (scale + 1) + shift` over the last dimension, and SiLU if asked.
 
-    On a CPU only `x` is kept for the gradient, not four tensors of its size.
+    On a CPU only `x` is kept for the gradient, of up to four tensors of its size, and forward
+    takes memory for its result alone.
 
     Shapes: `x` (... c), `gamma` (c); `scale` and `shift`, both or neither, of one shape that
     broadcasts to that of `x`, such as (b f|1 1 1 c).
     """
-    function = RMSNormSiLU.apply if by_hand(x) else plain_rms_norm_silu
-    return function(x, gamma, eps, scale, shift)
+    if by_hand(x) and gamma.shape == x.shape[-1:]:  # torch says what is wrong with another shape
+        return FusedRMSNorm.apply(x, gamma, eps, scale, shift, silu)
+    return plain_rms_norm(x, gamma, eps, scale, shift, silu)
 
 
-def plain_rms_norm_silu(
-    x: Tensor, gamma: Tensor, eps: float, scale: Tensor | None, shift: Tensor | None
+def plain_rms_norm(
+    x: Tensor,
+    gamma: Tensor,
+    eps: float,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    silu: bool,
 ) -> Tensor:
-    """What `rms_norm_silu` is made of."""
+    """What `rms_norm` is made of."""
     x = F.rms_norm(x, gamma.shape, gamma, eps)
-    return F.silu(x if scale is None else x * (scale + 1) + shift)
+    x = x if scale is None else x * (scale + 1) + shift
+    return F.silu(x) if silu else x
 
 
-class RMSNormSiLU(Function):
-    """See `rms_norm_silu`."""
+class FusedRMSNorm(Function):
+    """See `rms_norm`."""
 
-    generate_vmap_rule = True
+    # In place: on a CPU the first touch of new memory costs more than the arithmetic.
 
     @staticmethod
     def forward(
-        x: Tensor, gamma: Tensor, eps: float, scale: Tensor | None, shift: Tensor | None
+        ctx: FunctionCtx,
+        x: Tensor,
+        gamma: Tensor,
+        eps: float,
+        scale: Tensor | None,
+        shift: Tensor | None,
+        silu: bool,
     ) -> Tensor:
-        rate = inverse_rms(x, eps)
-        if scale is None:
-            out = (x * gamma).mul_(rate)
-        else:
-            out = torch.addcmul(shift, x * rate, gamma * (scale + 1))
-        return F.silu(out, inplace=True)
-
-    @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
-        x, gamma, ctx.eps, scale, shift = inputs
+        ctx.eps, ctx.silu = eps, silu
         ctx.save_for_backward(x, gamma, scale, shift)
+        out, _ = normalize(x, eps)
+        if scale is None:
+            out.mul_(gamma)
+        else:
+            torch.addcmul(shift, out, gamma * (scale + 1), out=out)
+        return F.silu(out, inplace=True) if silu else out
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, gamma, scale, shift = ctx.saved_tensors
         if torch.is_grad_enabled():
             of_x, of_gamma, *others = by_torch(
-                lambda x, gamma, *s: plain_rms_norm_silu(x, gamma, ctx.eps, *s),
+                lambda x, gamma, *s: plain_rms_norm(x, gamma, ctx.eps, *s, ctx.silu),
                 (x, gamma, scale, shift),
                 grad,
             )
-            return of_x, of_gamma, None, *others
-        rate, gain = inverse_rms(x, ctx.eps), gamma if scale is None else gamma * (scale + 1)
-        normed = x * rate
-        out = normed * gain if scale is None else torch.addcmul(shift, normed, gain)
-        of_out = torch.ops.aten.silu_backward(grad, out)
-        of_gain = of_out * normed
+            return of_x, of_gamma, None, *others, None
+        gain = gamma if scale is None else gamma * (scale + 1)
+        normed, rate = normalize(x, ctx.eps)
+        if ctx.silu:  # what it was given is not named, so that it is gone at once
+            grad = torch.ops.aten.silu_backward(
+                grad, normed * gain if scale is None else torch.addcmul(shift, normed, gain)
+            )
+        of_gain = grad * normed
         per_gain = summed(of_gain, gamma.shape if scale is None else scale.shape)
-        of_shift = None if shift is None else summed(of_out, shift.shape)
-        # In place: on a CPU the first touch of new memory costs more than the arithmetic.
+        of_shift = None if shift is None else summed(grad, shift.shape)
         along = of_gain.mul_(gain).mean(-1, keepdim=True)
-        of_x = of_out.mul_(gain).addcmul_(normed, along, value=-1).mul_(rate)
+        of_x = grad.mul_(gain) if ctx.silu else grad * gain
+        of_x.addcmul_(normed, along, value=-1).mul_(rate)
         if scale is None:
-            return of_x, per_gain, None, None, None
+            return of_x, per_gain, None, None, None, None
         of_gamma = (per_gain * (scale + 1)).sum_to_size(gamma.shape)
-        return of_x, of_gamma, None, per_gain * gamma, of_shift
+        return of_x, of_gamma, None, per_gain * gamma, of_shift, None
 
 
 def summed(x: Tensor, shape: torch.Size) -> Tensor:
@@ -175,9 +199,11 @@ def summed(x: Tensor, shape: torch.Size) -> Tensor:
     return x.clone() if x.shape == shape else x.sum_to_size(shape)
 
 
-def inverse_rms(x: Tensor, eps: float) -> Tensor:
-    """One over the root mean square of the last dimension, which is kept."""
-    return (x.square().mean(-1, keepdim=True) + eps).rsqrt()
+def normalize(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """`x` over the root mean square of its last dimension, and one over that, (... 1)."""
+    out = x.square()
+    rate = out.mean(-1, keepdim=True).add_(eps).rsqrt_()
+    return torch.mul(x, rate, out=out), rate
 
 
 def attention_with_bias(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
@@ -197,16 +223,12 @@ def attention_with_bias(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor
 class AttentionWithBias(Function):
     """See `attention_with_bias`."""
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         # torch looks whether the bias learns, here too, and would not take a fused kernel
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.detach())
-
-    @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
-        ctx.save_for_backward(*inputs, output)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.detach())
+        ctx.save_for_backward(q, k, v, bias, out)
+        return out
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:

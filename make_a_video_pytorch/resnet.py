@@ -31,7 +31,7 @@ class Block(nn.Module):
             dim, dim_out, kernel_size, temporal_kernel_size=temporal_kernel_size, causal=causal
         )
         self.norm = RMSNorm(dim_out)
-        self.act = nn.SiLU()  # for those who read it in 0.4.0
+        self.act = nn.SiLU()
 
     def forward(
         self,
@@ -40,8 +40,9 @@ class Block(nn.Module):
         enable_time: bool | Tensor | Temporal = True,
     ) -> Tensor:
         """Apply to an image or a video; `scale_shift` are two tensors that broadcast to it."""
-        scale, shift = (None, None) if scale_shift is None else scale_shift
-        return self.norm.then_silu(self.project(x, enable_time), scale, shift)
+        silu = type(self.act) is nn.SiLU  # in one with the norm, unless it was replaced
+        out = self.norm(self.project(x, enable_time), *scale_shift or (), silu=silu)
+        return out if silu else self.act(out)
 
 
 class ResnetBlock(nn.Module):

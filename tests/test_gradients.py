@@ -1,5 +1,6 @@
 """What is differentiated by hand is what torch differentiates, in every mode of autograd."""
 
+import warnings
 from itertools import product
 
 import pytest
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
 from make_a_video_pytorch import gradients
-from make_a_video_pytorch.gradients import attention_with_bias, conv_over_frames, rms_norm_silu
+from make_a_video_pytorch.gradients import attention_with_bias, conv_over_frames, rms_norm
 
 
 def randn(*shape, dtype=torch.float64):
@@ -20,11 +21,11 @@ def conv(before, after, frames=4, batch=2):
     return lambda x, w, b: conv_over_frames(x, w, b, before, after), tensors
 
 
-def norm(scaled, frames=3, pixels=(2, 1)):
+def norm(scaled, frames=3, pixels=(2, 1), silu=True):
     tensors = [randn(2, 3, *pixels, 5), randn(5)]
     if scaled:
         tensors += [randn(2, frames, 1, 1, 5), randn(2, frames, 1, 1, 5)]
-    return lambda x, g, *s: rms_norm_silu(x, g, 1e-12, *s or (None, None)), tuple(tensors)
+    return lambda x, g, *s: rms_norm(x, g, 1e-12, *s, silu=silu), tuple(tensors)
 
 
 def attention(samples):
@@ -34,7 +35,7 @@ def attention(samples):
 
 def norm_of(x, scale):
     tensors = randn(*x), randn(x[-1]), randn(*scale), randn(*scale)
-    return lambda x, g, *s: rms_norm_silu(x, g, 1e-12, *s), tensors
+    return lambda x, g, *s: rms_norm(x, g, 1e-12, *s, silu=True), tensors
 
 
 CASES = {
@@ -45,11 +46,13 @@ CASES = {
     "conv-one-tap": conv(0, 0),
     "conv-one-sample": conv(2, 2, batch=1),
     "norm": norm(False),
+    "norm-alone": norm(False, silu=False),
+    "norm-alone-scaled": norm(True, silu=False),
     "norm-scaled": norm(True),
     "norm-scaled-as-one": norm(True, frames=1),
     "norm-scaled-one-pixel": norm(True, pixels=(1, 1)),
     "norm-image": (
-        lambda x, g: rms_norm_silu(x, g, 1e-12, None, None),
+        lambda x, g: rms_norm(x, g, 1e-12),
         (randn(2, 3, 4, 5), randn(5)),
     ),
     "norm-image-scaled": norm_of((2, 3, 4, 5), (2, 1, 1, 5)),
@@ -75,7 +78,7 @@ def plain(monkeypatch):
 
 def by_hand(out):
     return type(out.grad_fn).__name__ in {
-        "ConvOverFramesBackward", "RMSNormSiLUBackward", "AttentionWithBiasBackward"
+        "ConvOverFramesBackward", "FusedRMSNormBackward", "AttentionWithBiasBackward"
     }  # fmt: skip
 
 
@@ -117,7 +120,7 @@ def test_inputs_made_of_each_other(create_graph, plain):
     row, gamma = randn(2, 3, 1, 1, 5), randn(5)
     functions = {
         x: lambda x: attention_with_bias(x, 2 * x, x, bias),
-        row: lambda x: rms_norm_silu(x, gamma, 1e-12, x, x.sin()),
+        row: lambda x: rms_norm(x, gamma, 1e-12, x, x.sin(), silu=True),
     }
     for tensor, function in functions.items():
         grad = torch.autograd.grad(function(tensor).sum(), tensor, create_graph=create_graph)[0]
@@ -186,14 +189,64 @@ def test_autocast_and_low_precision_are_left_to_torch(name):
     assert all(t.grad is not None for t in full)
 
 
+def kept_by(function, *tensors):
+    """The result of a call, and the addresses of what it keeps for backward."""
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        out = function(*tensors)
+    return out, {t.data_ptr() for t in kept}
+
+
 def test_attention_keeps_no_scores():
     """For 40 tokens of 8 features, those of a head alone are five times as large as `q`."""
     tensors = [torch.randn(2, 3, 40, 8, requires_grad=True) for _ in range(3)]
     tensors.append(torch.randn(1, 3, 40, 40, requires_grad=True))
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        out = attention_with_bias(*tensors)
-    assert {t.data_ptr() for t in kept} == {t.data_ptr() for t in (*tensors, out)}
+    out, kept = kept_by(attention_with_bias, *tensors)
+    assert kept == {t.data_ptr() for t in (*tensors, out)}
+
+
+@pytest.mark.parametrize("name", ["norm", "norm-alone", "norm-scaled", "norm-alone-scaled"])
+def test_a_norm_keeps_its_inputs_alone(name):
+    function, tensors = CASES[name]
+    assert kept_by(function, *tensors)[1] == {t.data_ptr() for t in tensors}
+
+
+@cases
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_gradients_of_several_results_at_once(function, tensors, create_graph):
+    """As for a Jacobian: torch gives backward a batch of gradients in the place of one."""
+    out = function(*tensors)
+    grads = torch.randn(3, *out.shape, dtype=out.dtype)
+    options = {"retain_graph": True, "create_graph": create_graph}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        several = torch.autograd.grad(out, tensors, grads, is_grads_batched=True, **options)
+    for index, grad in enumerate(grads):
+        one = torch.autograd.grad(out, tensors, grad, retain_graph=True)
+        for ours, theirs in zip(several, one, strict=True):
+            torch.testing.assert_close(ours[index], theirs, rtol=1e-9, atol=1e-9)
+
+
+@cases
+def test_without_gradients_it_gives_the_same(function, tensors):
+    expected = function(*tensors)
+    for off in (torch.no_grad, torch.inference_mode):
+        with off():
+            assert torch.equal(function(*tensors), expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # torch.jit is deprecated
+@cases
+def test_a_trace_holds_operations_of_torch(function, tensors):
+    with torch.no_grad():
+        traced = torch.jit.trace(function, tensors)
+    assert not any("Python" in node.kind() for node in traced.inlined_graph.nodes())
+    torch.testing.assert_close(traced(*tensors), function(*tensors))
+
+
+def test_a_gain_of_another_length_is_an_error():
+    with pytest.raises(RuntimeError, match="normalized_shape"):
+        rms_norm(torch.randn(2, 5), torch.ones(1), 1e-12)
 
 
 def test_a_bias_that_does_not_learn_is_left_to_torch():

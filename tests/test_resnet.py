@@ -46,6 +46,17 @@ def test_a_block_scales_and_shifts_images_and_videos():
         torch.testing.assert_close(block(x, (2 * ones, 0.5 * ones)), expected)
 
 
+@pytest.mark.parametrize("act", [torch.nn.Identity(), torch.nn.Sigmoid()])
+def test_an_activation_that_was_replaced_runs(act):
+    block = ResnetBlock(3, 3)
+    block.block2.act = act
+    video = torch.randn(2, 3, 4, 5, 6, requires_grad=True)
+    inner = block.block1(video)
+    expected = act(block.block2.norm(block.block2.project(inner))) + video
+    torch.testing.assert_close(block(video), expected)
+    block(video).sum().backward()
+
+
 def test_a_block_takes_whatever_scale_and_shift_broadcast():
     block = Block(3, 5)
     for x, shape in (
