@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import re
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import log
@@ -12,6 +14,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
@@ -101,6 +105,25 @@ def work(run: Run) -> Work:
     with FlopCounterMode(display=False) as flops, CountBytes() as moved:
         run()
     return Work(flops.get_total_flops(), moved.bytes)
+
+
+def attention_kernels(run: Run, device: str) -> Counter[str]:
+    """The attention kernels of a call, as torch's profiler names them, and how often each ran.
+
+    On a CPU, where no kernel has a name of its own, they are torch's operators.
+    """
+    cuda = device == "cuda"
+    pattern = "flash|fmha|sdpa|attention" if cuda else "^aten::_scaled_dot_product.*(cpu|math)$"
+    activities = [ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]
+    with profile(activities=activities) as profiled:
+        run()
+        wait(device)
+    where = DeviceType.CUDA if cuda else DeviceType.CPU
+    return Counter(
+        event.name
+        for event in profiled.events()
+        if event.device_type == where and re.search(pattern, event.name)
+    )
 
 
 def peak_memory(run: Run, device: str) -> float:

@@ -27,7 +27,16 @@ from torch import Tensor, nn
 
 import make_a_video_pytorch
 from benchmarks import peers
-from benchmarks.measure import Limits, Run, exponent, limits, medians, peak_memory, work
+from benchmarks.measure import (
+    Limits,
+    Run,
+    attention_kernels,
+    exponent,
+    limits,
+    medians,
+    peak_memory,
+    work,
+)
 from make_a_video_pytorch import SpaceTimeUnet
 
 HERE = Path(__file__).parent
@@ -219,6 +228,43 @@ def image_path(args: argparse.Namespace) -> str:
     return "\n".join(rows)
 
 
+def kernels(args: argparse.Namespace) -> str:
+    """Which attention kernels run, by the profiler."""
+    rows = []
+    for positions, arguments in (
+        ("a bias that learns", {}),
+        ("rotary positions", {"attn_pos_bias": False, "attn_rotary": True}),
+    ):
+        unet = SpaceTimeUnet(**UNET, **arguments)
+        inputs = torch.randn(1, 3, 8, 64, 64), torch.tensor([500])
+        models, inputs = on(DEVICE, args.type, ({"ours": unet}, inputs))
+        for mode in ("forward", "training"):
+            counts = attention_kernels(partial(step, models["ours"], inputs, mode), DEVICE)
+            names = ", ".join(f"`{name}` {count} times" for name, count in counts.items())
+            rows.append(f"- {positions}, {mode}: {names or 'none'}")
+            print(rows[-1], flush=True)
+    return "\n".join(rows)
+
+
+def wide(best: Limits, args: argparse.Namespace) -> str:
+    """A U-Net of dim 256 beside the matmul: 16 TFLOP a forward pass, for a GPU."""
+    if DEVICE != "cuda":
+        return "not measured: for a GPU"
+    unet = SpaceTimeUnet(**UNET | {"dim": 256})
+    inputs = torch.randn(4, 3, 16, 64, 64), torch.full((4,), 500)
+    models, inputs = on(DEVICE, args.type, ({"ours": unet}, inputs))
+    rows = []
+    for mode in ("forward", "training"):
+        runs = runs_of(models, inputs, mode)
+        time, flops = medians(runs, args.repeats, DEVICE)["ours"], work(runs["ours"]).flops
+        rows.append(
+            f"- 4 clips of 16 frames of 64x64, {mode}: {1e3 * time:.1f} ms, "
+            f"{flops / time / 1e12:.1f} TFLOP/s, {flops / time / best.flops:.0%} of the matmul"
+        )
+        print(rows[-1], flush=True)
+    return "\n".join(rows)
+
+
 def growth(args: argparse.Namespace) -> str:
     """Time and memory as clips get longer and larger, with the fitted exponents, and a plot."""
     import matplotlib
@@ -347,6 +393,10 @@ def main() -> int:
         against_diffusers(best, args),
         "### The image path, and bf16",
         image_path(args),
+        "### Attention kernels",
+        kernels(args),
+        "### The U-Net of dim 256",
+        wide(best, args),
         "### Growth, forward",
         growth(args),
         f"![growth](growth-{DEVICE}.png)",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import inflated, measure, peers, run
-from make_a_video_pytorch import SpaceTimeUnet
+from make_a_video_pytorch import SpaceTimeUnet, SpatioTemporalAttention
 from tests.zoo import UNET, randomize
 
 
@@ -48,6 +48,16 @@ def test_the_peak_is_that_of_the_call():
     command = [sys.executable, "-c", code]
     out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout
     assert 60 < float(out) < 80
+
+
+@pytest.mark.parametrize("flash", [True, False])
+def test_attention_kernels_are_those_that_ran(flash):
+    attention = SpatioTemporalAttention(4, dim_head=4, heads=2, flash=flash)
+    video = torch.randn(1, 4, 3, 5, 2)
+    with torch.no_grad():
+        counts = measure.attention_kernels(lambda: attention(video), "cpu")
+    name = "aten::_scaled_dot_product_flash_attention_for_cpu"
+    assert counts == ({name: 2} if flash else {})
 
 
 def test_the_record_keeps_the_other_device(tmp_path: Path, monkeypatch):
