@@ -1,8 +1,8 @@
 """Gradients written by hand, where those of torch cost much time or memory on a CPU (floor 0).
 
-Each function gives what the operations in its docstring give. Other devices, compilers, autocast,
-forward-mode differentiation and the transforms of torch.func take those operations as they are
-(`by_hand` says when).
+Each function gives what the operations in its docstring give. Other devices and precisions,
+compilers, autocast, forward-mode differentiation and the transforms of torch.func take those
+operations as they are (`by_hand` says when).
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.amp import custom_bwd, custom_fwd
 from torch.autograd import Function, forward_ad
 from torch.autograd.function import FunctionCtx
 
 
 def by_hand(x: Tensor) -> bool:
-    """Whether `x` is differentiated here: in full precision, on a CPU, eagerly, in reverse."""
+    """Whether the functions here take their own way: on a CPU, in full precision, eagerly."""
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)
@@ -26,6 +27,8 @@ def by_hand(x: Tensor) -> bool:
         and not torch.jit.is_tracing()
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
+        # a tensor made in inference mode, such as a text's embedding, cannot be kept outside of it
+        and (torch.is_inference_mode_enabled() or not x.is_inference())
     )
 
 
@@ -70,19 +73,16 @@ class ConvOverFrames(Function):
     """See `conv_over_frames`."""
 
     @staticmethod
+    @custom_fwd(device_type="cpu")  # so that no autocast around backward alone lowers its precision
     def forward(
-        ctx: FunctionCtx,
-        pixels: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        before: int,
-        after: int,
+        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, before: int, after: int
     ) -> Tensor:
         ctx.before, ctx.after = before, after
-        ctx.save_for_backward(pixels, weight)
-        return conv2d_over_frames(pixels, weight, bias, before, after)
+        ctx.save_for_backward(x, weight)
+        return conv2d_over_frames(x, weight, bias, before, after)
 
     @staticmethod
+    @custom_bwd(device_type="cpu")
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         pixels, weight = ctx.saved_tensors
         of_pixels = of_weight = of_bias = None
@@ -97,10 +97,9 @@ class ConvOverFrames(Function):
                 count = max(frames - abs(offset), 0)
                 seen = x.narrow(1, min(max(offset, 0), frames), count)
                 seeing = g.narrow(1, min(max(-offset, 0), frames), count)
-                seen, seeing = (
-                    t.reshape(len(x), count * x.shape[2], t.shape[-1]) for t in (seen, seeing)
-                )
-                taps.append((seeing.mT @ seen).sum(0))
+                rows = len(x), count * x.shape[2]
+                seeing = seeing.reshape(*rows, g.shape[3])
+                taps.append((seeing.mT @ seen.reshape(*rows, x.shape[3])).sum(0))
             of_weight = torch.stack(taps, dim=-1)
         if ctx.needs_input_grad[2]:
             of_bias = grad.sum((0, 2, 3))
@@ -115,26 +114,28 @@ def rms_norm(
     shift: Tensor | None = None,
     silu: bool = False,
 ) -> Tensor:
-    """`F.rms_norm(x, gamma) * (scale + 1) + shift` over the last dimension, and SiLU if asked.
+    """RMSNorm over the last dimension, times `scale` + 1, plus `shift`, and SiLU, where asked.
 
-    On a CPU only `x` is kept for the gradient, of up to four tensors of its size, and forward
-    takes memory for its result alone.
+    On a CPU it takes memory for its result alone, and keeps for the gradient what it was given,
+    where torch keeps up to three tensors more of the size of `x`.
 
-    Shapes: `x` (... c), `gamma` (c); `scale` and `shift`, both or neither, of one shape that
-    broadcasts to that of `x`, such as (b f|1 1 1 c).
+    Shapes: `x` (... c), `gamma` (c); `scale` and `shift`, both or neither, what broadcasts
+    with `x`, such as (b f|1 1 1 c).
     """
-    if by_hand(x) and gamma.shape == x.shape[-1:]:  # torch says what is wrong with another shape
+    if by_hand(x) and all(t is None or within(t, x) for t in (gamma, scale, shift)):
         return FusedRMSNorm.apply(x, gamma, eps, scale, shift, silu)
     return plain_rms_norm(x, gamma, eps, scale, shift, silu)
 
 
+def within(t: Tensor, x: Tensor) -> bool:
+    """Whether `t` broadcasts to `x` and has an entry for each of its channels, which come last."""
+    sizes = zip(reversed(t.shape), reversed(x.shape), strict=False)
+    fits = t.ndim <= x.ndim and all(size in (1, of_x) for size, of_x in sizes)
+    return fits and t.shape[-1:] == x.shape[-1:] and t.dtype == x.dtype
+
+
 def plain_rms_norm(
-    x: Tensor,
-    gamma: Tensor,
-    eps: float,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    silu: bool,
+    x: Tensor, gamma: Tensor, eps: float, scale: Tensor | None, shift: Tensor | None, silu: bool
 ) -> Tensor:
     """What `rms_norm` is made of."""
     x = F.rms_norm(x, gamma.shape, gamma, eps)
@@ -143,9 +144,7 @@ def plain_rms_norm(
 
 
 class FusedRMSNorm(Function):
-    """See `rms_norm`."""
-
-    # In place: on a CPU the first touch of new memory costs more than the arithmetic.
+    """See `rms_norm`. In place: the first touch of new memory costs more than the arithmetic."""
 
     @staticmethod
     def forward(
@@ -168,17 +167,15 @@ class FusedRMSNorm(Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, gamma, scale, shift = ctx.saved_tensors
+        x, gamma, scale, shift = inputs = ctx.saved_tensors
         if torch.is_grad_enabled():
             of_x, of_gamma, *others = by_torch(
-                lambda x, gamma, *s: plain_rms_norm(x, gamma, ctx.eps, *s, ctx.silu),
-                (x, gamma, scale, shift),
-                grad,
+                lambda x, gamma, *s: plain_rms_norm(x, gamma, ctx.eps, *s, ctx.silu), inputs, grad
             )
             return of_x, of_gamma, None, *others, None
         gain = gamma if scale is None else gamma * (scale + 1)
         normed, rate = normalize(x, ctx.eps)
-        if ctx.silu:  # what it was given is not named, so that it is gone at once
+        if ctx.silu:  # its input has no name, so that its memory is free at once
             grad = torch.ops.aten.silu_backward(
                 grad, normed * gain if scale is None else torch.addcmul(shift, normed, gain)
             )
@@ -224,6 +221,7 @@ class AttentionWithBias(Function):
     """See `attention_with_bias`."""
 
     @staticmethod
+    @custom_fwd(device_type="cpu")
     def forward(ctx: FunctionCtx, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         # torch looks whether the bias learns, here too, and would not take a fused kernel
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.detach())
@@ -231,6 +229,7 @@ class AttentionWithBias(Function):
         return out
 
     @staticmethod
+    @custom_bwd(device_type="cpu")
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, bias, out = ctx.saved_tensors
         if torch.is_grad_enabled():

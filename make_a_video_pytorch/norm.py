@@ -28,18 +28,18 @@ class RMSNorm(nn.Module):
         self.dim = dim
         self.gamma = nn.Parameter(torch.ones(chan))
 
-    def forward(
-        self,
-        x: Tensor,
-        scale: Tensor | None = None,
-        shift: Tensor | None = None,
-        *,
-        silu: bool = False,
-    ) -> Tensor:
-        """Normalise `x`; times `scale` + 1, plus `shift`, which broadcast to it; and SiLU."""
-        axis = self.dim % x.ndim - x.ndim  # from behind: what broadcasts may have fewer dimensions
-        x, scale, shift = (t if t is None else t.movedim(axis, -1) for t in (x, scale, shift))
-        out = rms_norm(x, self.gamma.to(x.dtype), epsilon(x.dtype), scale, shift, silu)
+    def forward(self, x: Tensor) -> Tensor:
+        last = x.movedim(self.dim, -1)
+        return rms_norm(last, self.gamma.to(x.dtype), epsilon(x.dtype)).movedim(-1, self.dim)
+
+    def then_silu(self, x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+        """`silu(self(x) * (scale + 1) + shift)`; both or none of the two are given."""
+        axis = self.dim % x.ndim - x.ndim
+        x, scale, shift = (
+            t if t is None else t[(None,) * (x.ndim - t.ndim)].movedim(axis, -1)
+            for t in (x, scale, shift)
+        )
+        out = rms_norm(x, self.gamma.to(x.dtype), epsilon(x.dtype), scale, shift, silu=True)
         return out.movedim(-1, self.dim)
 
     def extra_repr(self) -> str:

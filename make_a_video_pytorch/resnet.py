@@ -39,10 +39,17 @@ class Block(nn.Module):
         scale_shift: tuple[Tensor, Tensor] | None = None,
         enable_time: bool | Tensor | Temporal = True,
     ) -> Tensor:
-        """Apply to an image or a video; `scale_shift` are two tensors that broadcast to it."""
-        silu = type(self.act) is nn.SiLU  # in one with the norm, unless it was replaced
-        out = self.norm(self.project(x, enable_time), *scale_shift or (), silu=silu)
-        return out if silu else self.act(out)
+        """Apply to an image or a video; `scale_shift` are two tensors that broadcast to it.
+
+        Norm and activation are computed in one, and their hooks not called, unless one of them
+        was replaced.
+        """
+        out = self.project(x, enable_time)
+        scale, shift = (None, None) if scale_shift is None else scale_shift
+        if type(self.norm) is RMSNorm and type(self.act) is nn.SiLU:
+            return self.norm.then_silu(out, scale, shift)
+        out = self.norm(out)
+        return self.act(out if scale is None else out * (scale + 1) + shift)
 
 
 class ResnetBlock(nn.Module):

@@ -189,6 +189,48 @@ def test_autocast_and_low_precision_are_left_to_torch(name):
     assert all(t.grad is not None for t in full)
 
 
+@pytest.mark.parametrize("name", ["conv", "norm", "norm-scaled", "attention"])
+def test_autocast_around_backward_alone_lowers_no_precision(name):
+    function, tensors = CASES[name]
+    tensors = [t.detach().float().requires_grad_() for t in tensors]
+    out = function(*tensors)
+    grad = torch.randn_like(out)
+    expected = torch.autograd.grad(out, tensors, grad, retain_graph=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = torch.autograd.grad(out, tensors, grad)
+    for under_autocast, exact in zip(ours, expected, strict=True):
+        assert torch.equal(under_autocast, exact)
+
+
+def test_an_input_made_in_inference_mode_can_be_learned_from():
+    """Such as the embedding of a text, for which there is no gradient."""
+    gamma = randn(5)
+    with torch.inference_mode():
+        x = torch.randn(2, 3, 5).double()
+    rms_norm(x, gamma, 1e-12).square().sum().backward()
+    expected = 2 * gamma * (x / x.square().mean(-1, keepdim=True).sqrt()).square().sum((0, 1))
+    torch.testing.assert_close(gamma.grad, expected)
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype"),
+    [
+        ((2, 3, 5), torch.float64),
+        ((3, 1), torch.float64),
+        ((), torch.float64),
+        ((5,), torch.float32),
+    ],
+    ids=["larger", "one-for-all-channels", "one-for-all", "another-dtype"],
+)
+def test_other_scales_and_shifts_are_left_to_torch(scale, dtype, plain):
+    tensors = randn(1, 3, 5, dtype=dtype), randn(5, dtype=dtype), randn(*scale), randn(*scale)
+    out = CASES["norm-image-scaled"][0](*tensors)
+    expected = plain(CASES["norm-image-scaled"][0], *tensors)
+    torch.testing.assert_close(out, expected)
+    grads = torch.autograd.grad(out.sum(), tensors), torch.autograd.grad(expected.sum(), tensors)
+    torch.testing.assert_close(*grads)
+
+
 def kept_by(function, *tensors):
     """The result of a call, and the addresses of what it keeps for backward."""
     kept = []

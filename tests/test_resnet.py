@@ -46,15 +46,17 @@ def test_a_block_scales_and_shifts_images_and_videos():
         torch.testing.assert_close(block(x, (2 * ones, 0.5 * ones)), expected)
 
 
-@pytest.mark.parametrize("act", [torch.nn.Identity(), torch.nn.Sigmoid()])
-def test_an_activation_that_was_replaced_runs(act):
-    block = ResnetBlock(3, 3)
-    block.block2.act = act
-    video = torch.randn(2, 3, 4, 5, 6, requires_grad=True)
-    inner = block.block1(video)
-    expected = act(block.block2.norm(block.block2.project(inner))) + video
-    torch.testing.assert_close(block(video), expected)
-    block(video).sum().backward()
+@pytest.mark.parametrize("name", ["norm", "act"])
+@pytest.mark.parametrize("module", [torch.nn.Identity(), torch.nn.Sigmoid()])
+def test_a_norm_or_activation_that_was_replaced_runs(name, module):
+    block = ResnetBlock(3, 3, timestep_cond_dim=2)
+    setattr(block.block1, name, module)
+    video, emb = torch.randn(2, 3, 4, 5, 6, requires_grad=True), torch.randn(2, 2)
+    scale, shift = block.timestep_mlp(emb)[..., None, None, None].chunk(2, dim=1)
+    inner = block.block1.norm(block.block1.project(video)) * (scale + 1) + shift
+    expected = block.block2(block.block1.act(inner)) + video
+    torch.testing.assert_close(block(video, emb), expected)
+    block(video, emb).sum().backward()
 
 
 def test_a_block_takes_whatever_scale_and_shift_broadcast():
@@ -63,6 +65,8 @@ def test_a_block_takes_whatever_scale_and_shift_broadcast():
         (torch.randn(2, 3, 4, 6), (2, 5, 1, 1)),
         (torch.randn(2, 3, 4, 6), (5, 1, 1)),
         (torch.randn(2, 3, 2, 4, 6), (2, 5, 2, 1, 1)),
+        (torch.randn(2, 3, 2, 4, 6), (6,)),
+        (torch.randn(1, 3, 4, 6), (2, 5, 1, 1)),
     ):
         scale, shift = torch.randn(2, *shape, requires_grad=True).unbind()
         out = block(x, (scale, shift))
