@@ -104,11 +104,11 @@ def beside_diffusers() -> Models:
     return models, (torch.randn(1, 3, 8, 64, 64), torch.tensor([500]))
 
 
-def growing(frames: int, size: int) -> Models:
-    """The U-Net alone, on a clip of this size."""
-    return {"ours": SpaceTimeUnet(**UNET)}, (
-        torch.randn(1, 3, frames, size, size),
-        torch.tensor([500]),
+def alone(frames: int, size: int, clips: int = 1, **changes: object) -> Models:
+    """The U-Net alone, with `changes` to its arguments, on clips of this size."""
+    return {"ours": SpaceTimeUnet(**UNET | changes)}, (
+        torch.randn(clips, 3, frames, size, size),
+        torch.full((clips,), 500),
     )
 
 
@@ -149,7 +149,7 @@ def build(case: str) -> Models:
     if case in AGAINST_ORIGINAL:
         return AGAINST_ORIGINAL[case]()
     frames, size = case.split("x")
-    return growing(int(frames), int(size))
+    return alone(int(frames), int(size))
 
 
 def against_original(best: Limits, args: argparse.Namespace) -> str:
@@ -214,7 +214,7 @@ def image_path(args: argparse.Namespace) -> str:
         print(rows[-1], flush=True)
     runs = {}
     for dtype in (torch.float32, torch.bfloat16):
-        models, inputs = on(DEVICE, dtype, growing(8, 64))
+        models, inputs = on(DEVICE, dtype, alone(8, 64))
         for mode in ("forward", "training"):
             runs[mode, dtype] = partial(step, models["ours"], inputs, mode)
     times = medians(runs, max(args.repeats // 3, 1), DEVICE)
@@ -235,11 +235,9 @@ def kernels(args: argparse.Namespace) -> str:
         ("a bias that learns", {}),
         ("rotary positions", {"attn_pos_bias": False, "attn_rotary": True}),
     ):
-        unet = SpaceTimeUnet(**UNET, **arguments)
-        inputs = torch.randn(1, 3, 8, 64, 64), torch.tensor([500])
-        models, inputs = on(DEVICE, args.type, ({"ours": unet}, inputs))
+        models, inputs = on(DEVICE, args.type, alone(8, 64, **arguments))
         for mode in ("forward", "training"):
-            counts = attention_kernels(partial(step, models["ours"], inputs, mode), DEVICE)
+            counts = attention_kernels(runs_of(models, inputs, mode)["ours"], DEVICE)
             names = ", ".join(f"`{name}` {count} times" for name, count in counts.items())
             rows.append(f"- {positions}, {mode}: {names or 'none'}")
             print(rows[-1], flush=True)
@@ -250,9 +248,7 @@ def wide(best: Limits, args: argparse.Namespace) -> str:
     """A U-Net of dim 256 beside the matmul: 16 TFLOP a forward pass, for a GPU."""
     if DEVICE != "cuda":
         return "not measured: for a GPU"
-    unet = SpaceTimeUnet(**UNET | {"dim": 256})
-    inputs = torch.randn(4, 3, 16, 64, 64), torch.full((4,), 500)
-    models, inputs = on(DEVICE, args.type, ({"ours": unet}, inputs))
+    models, inputs = on(DEVICE, args.type, alone(16, 64, clips=4, dim=256))
     rows = []
     for mode in ("forward", "training"):
         runs = runs_of(models, inputs, mode)
@@ -283,7 +279,7 @@ def growth(args: argparse.Namespace) -> str:
         sizes = [size for _, _, size in cases]
         runs = {}
         for frames, side, size in cases:
-            models, inputs = on(DEVICE, args.type, growing(frames, side))
+            models, inputs = on(DEVICE, args.type, alone(frames, side))
             runs[size] = partial(step, models["ours"], inputs, "forward")
         times = medians(runs, max(args.repeats // 2, 3), DEVICE)
         peaks = {

@@ -1,6 +1,6 @@
 """Train a diffusers UNet2DModel on images of digits, inflate it, and teach it to move.
 
-    python examples/inflate.py            # six minutes on two CPU cores
+    python examples/inflate.py            # four minutes on two CPU cores
 
 The image model is any: here a UNet2DModel with DDPMScheduler, trained on pictures of digits.
 `inflate` adds temporal parts, and those alone are trained on clips. The image model stays what it

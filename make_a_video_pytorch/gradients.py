@@ -93,13 +93,14 @@ class ConvOverFrames(Function):
             x, g = pixels.movedim(1, -1), grad.movedim(1, -1)  # b f n c
             frames, taps = x.shape[1], []
             for offset in range(-ctx.before, ctx.after + 1):
-                # output frame t sees input frame t + offset
+                # Output frame i sees input frame i + offset. Neither slices nor flatten can be
+                # batched by torch, as for the gradients of several results at once.
                 count = max(frames - abs(offset), 0)
+                rows = len(x), count * x.shape[2]
                 seen = x.narrow(1, min(max(offset, 0), frames), count)
                 seeing = g.narrow(1, min(max(-offset, 0), frames), count)
-                rows = len(x), count * x.shape[2]
-                seeing = seeing.reshape(*rows, g.shape[3])
-                taps.append((seeing.mT @ seen.reshape(*rows, x.shape[3])).sum(0))
+                seen, seeing = (c.reshape(*rows, c.shape[3]) for c in (seen, seeing))
+                taps.append((seeing.mT @ seen).sum(0))
             of_weight = torch.stack(taps, dim=-1)
         if ctx.needs_input_grad[2]:
             of_bias = grad.sum((0, 2, 3))

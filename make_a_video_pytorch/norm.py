@@ -34,13 +34,13 @@ class RMSNorm(nn.Module):
 
     def then_silu(self, x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
         """`silu(self(x) * (scale + 1) + shift)`; both or none of the two are given."""
-        axis = self.dim % x.ndim - x.ndim
+        axis = self.dim % x.ndim - x.ndim  # from behind, where what broadcasts is aligned
         x, scale, shift = (
             t if t is None else t[(None,) * (x.ndim - t.ndim)].movedim(axis, -1)
             for t in (x, scale, shift)
         )
         out = rms_norm(x, self.gamma.to(x.dtype), epsilon(x.dtype), scale, shift, silu=True)
-        return out.movedim(-1, self.dim)
+        return out.movedim(-1, axis)
 
     def extra_repr(self) -> str:
         return f"{self.gamma.shape[0]}, dim={self.dim}"

@@ -71,5 +71,5 @@ def test_a_block_takes_whatever_scale_and_shift_broadcast():
         scale, shift = torch.randn(2, *shape, requires_grad=True).unbind()
         out = block(x, (scale, shift))
         normed = block.norm(block.project(x))
-        torch.testing.assert_close(out, torch.nn.functional.silu(normed * (scale + 1) + shift))
+        torch.testing.assert_close(out, F.silu(normed * (scale + 1) + shift))
         out.sum().backward()
