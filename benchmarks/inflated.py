@@ -33,7 +33,7 @@ from benchmarks.libraries import import_libraries
 from benchmarks.measure import medians
 from benchmarks.run import machine
 from make_a_video_pytorch import InflatedModel, inflate, spatial_parameters, temporal_parameters
-from make_a_video_pytorch.temporal import InflatedConv, temporal_parts
+from make_a_video_pytorch.temporal import InflatedConv
 
 SCALE = 4  # of the models and pictures of the tests, which are too small to be timed
 # About as wide as these models, as the default is beside large ones.
@@ -66,9 +66,8 @@ def difference(results: list[Tensor], expected: list[Tensor]) -> float:
 
 def parts(model: InflatedModel) -> str:
     """How many convolutions and attentions are inflated."""
-    inflated = [part for _, part in temporal_parts(model.model).values()]
-    convs = sum(isinstance(part, InflatedConv) for part in inflated)
-    return f"{convs} + {len(inflated) - convs}"
+    convs = sum(isinstance(part, InflatedConv) for part in model.temporal.values())
+    return f"{convs} + {len(model.temporal) - convs}"
 
 
 def millions(numbers: list[Tensor]) -> str:

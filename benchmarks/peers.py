@@ -164,8 +164,8 @@ def attend(module: nn.Module, x: Tensor) -> Tensor:
     tokens, attention = x.movedim(1, -1).flatten(1, 2), module.spatial_attn
     inner = attention.norm(tokens)
     q, k, v = (
-        t.unflatten(-1, (attention.heads, -1)).transpose(1, 2)
-        for t in (attention.to_q(inner), *attention.to_kv(inner))
+        project(inner).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+        for project in (attention.to_q, attention.to_k, attention.to_v)
     )
     bias = module.spatial_rel_pos_bias(height, width)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])

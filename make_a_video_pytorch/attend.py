@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from make_a_video_pytorch.checks import at_least, typechecked
-from make_a_video_pytorch.gradients import attention_with_bias
+from make_a_video_pytorch.gradients import attention_with_bias, is_dual
 
 # A CUDA grid has at most this many blocks in the dimensions that the fused kernels give to the
 # batch and to the heads (pytorch#142228).
@@ -36,8 +36,8 @@ class Attend(nn.Module):
     Shapes: `q` (b g i d), `k` and `v` (b g j d); `bias` (heads i j), where g is a multiple of
     heads and the bias is repeated over it; `mask` (b j), False for keys that no query sees;
     returns (b g i d), laid out b i g d in memory where the kernel does so. Under a window shorter
-    than the sequence the bias is one of offsets, (heads s s) with s = `span(j)`. A query that
-    sees no key gets finite numbers that mean nothing.
+    than the sequence the bias is one of offsets, (heads s s) with s = `bias_span(j, window)`. A
+    query that sees no key gets finite numbers that mean nothing.
     """
 
     @typechecked
@@ -63,18 +63,10 @@ class Attend(nn.Module):
         bias: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        if self.windowed(k.shape[2]):
+        if is_windowed(k.shape[2], self.window):
             return self.in_blocks(q, k, v, bias, mask)
         mask = None if mask is None else mask[:, None, None]
         return self.in_chunks(q, k, v, bias, mask, self.causal)
-
-    def windowed(self, length: int) -> bool:
-        """Whether the window hides anything in a sequence of this `length`."""
-        return self.window is not None and self.window < length - 1
-
-    def span(self, length: int) -> int:
-        """For how many successive positions a bias is needed in a sequence of this `length`."""
-        return 3 * self.window if self.windowed(length) else length
 
     def in_blocks(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None
@@ -152,11 +144,23 @@ class Attend(nn.Module):
             bias = bias.masked_fill(~mask, hidden(q.dtype))
         if causal and bias is not None:  # no kernel takes both
             bias, causal = mask_future(bias.expand(*bias.shape[:2], q.shape[2], -1)), False
-        return (fused if self.flash else explicit)(q, k, v, bias, causal)
+        # no fused kernel has forward-mode derivatives
+        attend = fused if self.flash and not is_dual(q, k, v, bias) else explicit
+        return attend(q, k, v, bias, causal)
 
     def extra_repr(self) -> str:
         window = "" if self.window is None else f", window={self.window}"
         return f"flash={self.flash}, causal={self.causal}{window}"
+
+
+def is_windowed(length: int, window: int | None) -> bool:
+    """Whether a `window` hides anything in a sequence of this `length`."""
+    return window is not None and window < length - 1
+
+
+def bias_span(length: int, window: int | None) -> int:
+    """For how many successive positions a bias is needed in a sequence of this `length`."""
+    return 3 * window if is_windowed(length, window) else length
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool) -> Tensor:

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from make_a_video_pytorch.attend import bias_span
 from make_a_video_pytorch.checks import at_least, must_be_taken, typechecked
 from make_a_video_pytorch.feed_forward import FeedForward
 from make_a_video_pytorch.layout import Temporal, as_given, as_video, unfold_pixels
@@ -44,12 +45,14 @@ class SpatioTemporalAttention(nn.Module):
         context_dim: int | None = None,  # features of the tokens to attend to, if any
     ) -> None:
         super().__init__()
-        self.dim = dim
-        self.spatial_attn = Attention(dim, dim_head, heads, flash)
         if temporal_window is not None:
             at_least(1, temporal_window=temporal_window)
-        self.temporal_attn = acts_across_frames(
-            Attention(dim, dim_head, heads, flash, causal_time_attn, temporal_window)
+        self.dim = dim
+        self.causal_time_attn = causal_time_attn
+        self.temporal_window = temporal_window
+        self.spatial_attn = Attention(dim, dim_head, heads, flash)
+        self.temporal_attn = Attention(
+            dim, dim_head, heads, flash, causal_time_attn, temporal_window
         )
         self.spatial_rel_pos_bias = self.temporal_rel_pos_bias = None
         if pos_bias:
@@ -57,9 +60,8 @@ class SpatioTemporalAttention(nn.Module):
             self.spatial_rel_pos_bias = ContinuousPositionBias(
                 dim=width, heads=heads, num_dims=2
             )
-            self.temporal_rel_pos_bias = acts_across_frames(
-                ContinuousPositionBias(dim=width, heads=heads)
-            )
+            self.temporal_rel_pos_bias = ContinuousPositionBias(dim=width, heads=heads)
+        acts_across_frames(self, "temporal_attn", "temporal_rel_pos_bias")
         self.spatial_rotary = RotaryPositions(dim_head, num_dims=2) if rotary else None
         self.temporal_rotary = RotaryPositions(dim_head) if rotary else None
         self.cross_attn = None
@@ -101,7 +103,7 @@ class SpatioTemporalAttention(nn.Module):
 
         in_space = video.movedim(1, -1).flatten(2, 3).flatten(0, 1)  # (b f) (h w) c
         bias, angles = positions(
-            self.spatial_rel_pos_bias, self.spatial_rotary, (height, width), device=x.device
+            self.spatial_rel_pos_bias, self.spatial_rotary, (height, width), like=x
         )
         spatial = partial(self.spatial_attn, rel_pos_bias=bias, angles=angles)
         in_space = in_space + in_pieces(spatial, in_space, 0, self.frames_at_once)
@@ -112,11 +114,11 @@ class SpatioTemporalAttention(nn.Module):
                 self.temporal_rel_pos_bias,
                 self.temporal_rotary,
                 (frames,),
-                span=(self.temporal_attn.attend.span(frames),),
-                device=x.device,
+                span=(bias_span(frames, self.temporal_window),),
+                like=x,
             )
             # padding comes last, where no causal frame sees it
-            mask = None if self.temporal_attn.attend.causal else temporal.real
+            mask = None if self.causal_time_attn else temporal.real
             over_time = partial(self.temporal_attn, rel_pos_bias=bias, angles=angles, mask=mask)
             attended = out + in_pieces(over_time, out, 2, self.pixels_at_once)
             out = temporal.choose(attended, out)
@@ -146,14 +148,17 @@ def positions(
     sizes: tuple[int, ...],
     *,
     span: tuple[int, ...] | None = None,
-    device: torch.device,
+    like: Tensor,
 ) -> tuple[Tensor | None, Tensor | None]:
     """The bias over a `span` and the rotary angles over the grid of `sizes`, where there are such.
 
     The bias depends on offsets only; windowed attention needs it for fewer of them.
     """
-    bias = None if rel_pos_bias is None else rel_pos_bias(*(sizes if span is None else span))
-    angles = None if rotary is None else rotary(*sizes, device=device)
+    bias = angles = None
+    if rel_pos_bias is not None:
+        bias = rel_pos_bias(*(span or sizes), device=like.device, dtype=like.dtype)
+    if rotary is not None:
+        angles = rotary(*sizes, device=like.device)
     return bias, angles
 
 

@@ -35,6 +35,14 @@ def must_be_tensor(**arguments: object) -> None:
             raise TypeError(f"`{name}` (a {type(value).__name__}) must be a tensor")
 
 
+def must_be_floating(**arguments: object) -> None:
+    """Raise an error that names the first of `arguments` that is given and no floating tensor."""
+    must_be_tensor(**arguments)
+    for name, value in arguments.items():
+        if value is not None and not value.is_floating_point():
+            raise ValueError(f"`{name}` ({value.dtype}) must be of a floating point dtype")
+
+
 def is_one_of(shape: tuple[int, ...], *shapes: tuple[int, ...]) -> bool:
     """Whether `shape` is one of `shapes`; a compiler answers `in` wrongly for symbolic sizes."""
     return any(shape == other for other in shapes)

@@ -11,8 +11,16 @@ from make_a_video_pytorch.parameters import acts_across_frames, zero_init
 from make_a_video_pytorch.positions import SinusoidalPosEmb
 
 
-class TimestepCond(nn.Sequential):
-    """Sinusoids, a projection, SiLU: (n) -> (n emb_dim)."""
+class NumberCond(nn.Sequential):
+    """Sinusoids, a projection of them in `dtype`, and what may follow: (n) -> (n emb_dim)."""
+
+    def forward(self, numbers: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        sinusoid, *layers = self
+        emb = sinusoid(numbers)
+        emb = emb if dtype is None else emb.to(dtype)
+        for layer in layers:
+            emb = layer(emb)
+        return emb
 
     def start_as_identity(self) -> None:
         """Make the embedding zero."""
@@ -38,20 +46,22 @@ class Conditioned(nn.Module):
         at_least(1, dim=dim)
         at_least(0, cond_channels=cond_channels)
         self.cond_channels = cond_channels
+        self.cond_dim = cond_dim
         self.to_timestep_cond = self.to_cond = self.to_fps_cond = self.emb_dim = None
         if condition_on_timestep or cond_dim is not None or condition_on_fps:
             self.emb_dim = dim * 4
         if condition_on_timestep:
-            self.to_timestep_cond = TimestepCond(
+            self.to_timestep_cond = NumberCond(
                 SinusoidalPosEmb(dim), nn.Linear(dim, self.emb_dim), nn.SiLU()
             )
         if cond_dim is not None:
             at_least(1, cond_dim=cond_dim)
             self.to_cond = zero_init(nn.Linear(cond_dim, self.emb_dim, bias=False))
         if condition_on_fps:
-            self.to_fps_cond = acts_across_frames(
-                nn.Sequential(SinusoidalPosEmb(dim), zero_init(nn.Linear(dim, self.emb_dim)))
+            self.to_fps_cond = NumberCond(
+                SinusoidalPosEmb(dim), zero_init(nn.Linear(dim, self.emb_dim))
             )
+        acts_across_frames(self, "to_fps_cond")
 
     def embed(
         self,
@@ -74,27 +84,26 @@ class Conditioned(nn.Module):
         if timestep is None:
             emb = video.new_zeros(batch, self.emb_dim)
         else:
-            sinusoid, linear, act = self.to_timestep_cond
-            timestep = as_numbers("timestep", timestep, linear.weight.device, batch, frames)
+            timestep = as_numbers("timestep", timestep, video.device, batch, frames)
             if timestep.ndim == 2 and temporal.real is not None:
                 timestep = timestep.masked_fill(~temporal.real, 0)
-            emb = act(linear(sinusoid(timestep.flatten()).to(linear.weight.dtype)))
+            emb = self.to_timestep_cond(timestep.flatten(), video.dtype)
             emb = emb.unflatten(0, timestep.shape).expand(batch, *timestep.shape[1:], -1)
         must_be_tensor(cond=cond)
         if cond is not None:
-            expected = (batch, self.to_cond.in_features)
+            expected = (batch, self.cond_dim)
             if cond.shape != expected:
                 raise ValueError(
                     f"`cond` (shape {tuple(cond.shape)}) must be (b, cond_dim) = {expected}"
                 )
             emb = plus(emb, self.to_cond(cond.to(emb.dtype)))
         if fps is not None:
-            sinusoid, linear = self.to_fps_cond
-            fps = as_numbers("fps", fps, linear.weight.device, batch)
+            fps = as_numbers("fps", fps, video.device, batch)
             if temporal.runs:
-                fps = linear(sinusoid(fps).to(linear.weight.dtype))
-                emb = temporal.choose(plus(emb, fps), emb)
-        return emb
+                emb = temporal.choose(plus(emb, self.to_fps_cond(fps, video.dtype)), emb)
+        # What is expanded takes another way through a Linear than a sum does, with other last
+        # bits: the identity in time asks for one way.
+        return emb.contiguous()
 
     def beside(
         self, video: Tensor, cond_images: Tensor | None, frame_mask: Tensor | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from make_a_video_pytorch.checks import at_least, typechecked
@@ -11,45 +12,70 @@ from make_a_video_pytorch.layout import (
     Temporal,
     as_given,
     as_video,
+    decide,
     fold_frames,
     fold_pixels,
+    is_planar,
     unfold_frames,
     unfold_pixels,
 )
-from make_a_video_pytorch.parameters import acts_across_frames
+from make_a_video_pytorch.parameters import acts_across_frames, zero_init
 
 
-class TemporalConv(nn.Conv1d):
-    """A 1D convolution over the frames at every pixel, at first the identity.
+class TemporalConv(nn.Conv2d):
+    """A Conv2d for kernels of (k, 1): over frames, at every pixel.
 
-    It keeps the number of frames, also for an even kernel: the extra tap looks back. A causal
-    one looks back only, and its identity is the last tap, so weights trained in one kind are
-    shifted in time in the other. Its parameters are those of a Conv1d.
+    It differs from a Conv2d in how the gradient is computed on a CPU, and in that weights without
+    values are an error: torch gives a result without values.
 
-    Shapes: (b c f h w) -> (b c f h w).
+    Shapes: (b c f n) -> (b c' f' n).
     """
 
-    def __init__(
-        self, dim: int, kernel_size: int, *, causal: bool = False, groups: int = 1
-    ) -> None:
-        super().__init__(dim, dim, kernel_size, groups=groups)
-        self.before = kernel_size - 1 if causal else kernel_size // 2
-        self.after = kernel_size - 1 - self.before
-        nn.init.zeros_(self.weight)
-        for group in self.weight.detach()[..., self.before].chunk(groups):
-            nn.init.eye_(group)
-        nn.init.zeros_(self.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = conv_over_frames(
-            fold_pixels(x), self.weight, self.bias, self.before, self.after, self.groups
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if weight.is_meta and not input.is_meta:
+            raise ValueError("`weight` (on meta) must be moved or loaded to where `input` is")
+        over_frames = (
+            input.ndim == 4
+            and weight.shape[3] == self.groups == 1
+            and self.stride == self.dilation == (1, 1)
+            and self.padding_mode == "zeros"
+            and self.padding in [(padding, 0) for padding in range(weight.shape[2])]
         )
-        return unfold_pixels(out, *x.shape[3:])
+        if over_frames:
+            return conv_over_frames(input, weight, bias, self.padding[0])
+        return super()._conv_forward(input, weight, bias)
 
-    def extra_repr(self) -> str:
-        causal = ", causal=True" if self.after == 0 < self.before else ""
-        groups = f", groups={self.groups}" if self.groups > 1 else ""
-        return f"{self.in_channels}, kernel_size={self.kernel_size[0]}{causal}{groups}"
+
+def frames_around(kernel_size: int, causal: bool = False) -> tuple[int, int]:
+    """How many frames a convolution sees before and after one, and so needs around a video.
+
+    The extra tap of an even kernel looks back. A causal convolution looks back only, so weights
+    trained in one kind are shifted in time in the other.
+    """
+    before = kernel_size - 1 if causal else kernel_size // 2
+    return before, kernel_size - 1 - before
+
+
+def temporal_conv(dim: int, around: tuple[int, int], groups: int = 1) -> TemporalConv:
+    """A convolution over so many frames, to be called by `convolve`."""
+    before, after = around
+    padding = before if before == after else 0
+    return TemporalConv(dim, dim, (before + 1 + after, 1), padding=(padding, 0), groups=groups)
+
+
+def convolve(conv: nn.Module, video: Tensor, around: tuple[int, int]) -> Tensor:
+    """`conv`, made by `temporal_conv`, on a video (b c f h w), whose frames it keeps."""
+    pixels, (before, after) = fold_pixels(video), around
+    if before != after:
+        pixels = F.pad(pixels, (0, 0, before, after))
+    return unfold_pixels(conv(pixels), *video.shape[3:])
+
+
+def with_pixels(state_dict: dict[str, Tensor], name: str) -> None:
+    """Give the weight `name` in `state_dict`, that of a Conv1d in 1.0.0, its axis of pixels."""
+    weight = state_dict.get(name)
+    if weight is not None and weight.ndim == 3:
+        state_dict[name] = weight.unsqueeze(-1)
 
 
 class PseudoConv3d(nn.Module):
@@ -86,12 +112,15 @@ class PseudoConv3d(nn.Module):
             kernel_size=kernel_size,
             temporal_kernel_size=temporal_kernel_size,
         )
+        self.dim = dim
+        self.causal = causal
+        self.around = frames_around(temporal_kernel_size, causal)
         self.spatial_conv = nn.Conv2d(dim, dim_out, kernel_size, padding=kernel_size // 2)
         self.temporal_conv = None
         if kernel_size > 1 or temporal_kernel_size > 1:
-            self.temporal_conv = acts_across_frames(
-                TemporalConv(dim_out, temporal_kernel_size, causal=causal)
-            )
+            self.temporal_conv = zero_init(temporal_conv(dim_out, self.around))
+            nn.init.eye_(self.temporal_conv.weight.detach()[:, :, self.around[0], 0])
+        acts_across_frames(self, "temporal_conv")
 
     def forward(
         self,
@@ -111,12 +140,29 @@ class PseudoConv3d(nn.Module):
             ValueError: if `x` is neither an image nor a video, or not of `dim` channels, or if
                 `enable_time` or `frame_mask` is a tensor of another shape or not of bools.
         """
-        video, temporal = as_video(x, self.spatial_conv.in_channels, enable_time, frame_mask)
-        frames, height, width = video.shape[2:]
-        out = self.spatial_conv(fold_frames(video))
-        # an even kernel adds a row and a column
-        out = out[..., :height, :width].contiguous(memory_format=torch.channels_last)
-        out = unfold_frames(out, frames)
+        temporal = decide(x, self.dim, enable_time, frame_mask)
+        image = x.squeeze(2) if x.ndim == 5 else x
+        if image.ndim == 4 and not temporal.runs and frame_mask is None and is_planar(image):
+            # to convert the layout for one convolution would not pay
+            out = self.in_space(image, torch.contiguous_format)
+            return out.unsqueeze(2) if x.ndim == 5 else out
+        video, temporal = as_video(x, self.dim, temporal, frame_mask)
+        out = self.in_space(fold_frames(video), torch.channels_last)
+        out = unfold_frames(out, video.shape[2])
         if temporal.runs and self.temporal_conv is not None:
-            out = temporal.choose(self.temporal_conv(temporal.without_padding(out)), out)
+            seen = temporal.without_padding(out)
+            out = temporal.choose(convolve(self.temporal_conv, seen, self.around), out)
         return as_given(out, x)
+
+    def in_space(self, images: Tensor, memory_format: torch.memory_format) -> Tensor:
+        """The convolution in every frame; an even kernel would add a row and a column."""
+        height, width = images.shape[2:]
+        out = self.spatial_conv(images)[..., :height, :width]
+        return out.contiguous(memory_format=memory_format)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+        with_pixels(state_dict, prefix + "temporal_conv.weight")
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        return "causal=True" if self.causal else ""

@@ -43,6 +43,18 @@ class TokenShift(nn.Module):
         return torch.lerp(x, shifted, self.mix.to(x.dtype))
 
 
+class NormedProjection(nn.Sequential):
+    """A norm and a projection, (... inner_dim) -> (... dim); `dtype` is that of the latter."""
+
+    def __init__(self, inner_dim: int, dim: int) -> None:
+        super().__init__(RMSNorm(inner_dim, dim=-1), nn.Linear(inner_dim, dim, bias=False))
+
+    def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        norm, project = self
+        x = norm(x)
+        return project(x if dtype is None else x.to(dtype))
+
+
 class FeedForward(nn.Module):
     """GEGLU, token shift over frames, and a norm on the hidden layer, as in NormFormer.
 
@@ -65,10 +77,9 @@ class FeedForward(nn.Module):
             raise ValueError(f"`mult` (={mult}) with `dim` (={dim}) leaves no hidden features")
         self.dim = dim
         self.proj_in = nn.Sequential(nn.Linear(dim, inner_dim * 2, bias=False), GEGLU())
-        self.token_shift = acts_across_frames(TokenShift(inner_dim))
-        self.proj_out = nn.Sequential(
-            RMSNorm(inner_dim, dim=-1), nn.Linear(inner_dim, dim, bias=False)
-        )
+        self.token_shift = TokenShift(inner_dim)
+        self.proj_out = NormedProjection(inner_dim, dim)
+        acts_across_frames(self, "token_shift")
 
     def forward(self, x: Tensor, enable_time: bool | Tensor | Temporal = True) -> Tensor:
         """Apply to an image or a video; with `enable_time=False`, without the token shift.
@@ -81,11 +92,8 @@ class FeedForward(nn.Module):
         tokens = self.proj_in(video.movedim(1, -1))
         if temporal.runs:  # looks back only, and so never at padding
             tokens = temporal.choose(self.token_shift(tokens), tokens)
-        norm, project = self.proj_out
-        tokens = norm(tokens)
-        if video.dtype == torch.float16:
-            tokens = tokens.half()
-        return as_given(project(tokens).movedim(-1, 1), x)
+        dtype = torch.float16 if video.dtype == torch.float16 else None
+        return as_given(self.proj_out(tokens, dtype).movedim(-1, 1), x)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
         # 0.4.0 has 1x1x1 convolutions, and shifts the second half of the hidden layer outright

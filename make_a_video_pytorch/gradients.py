@@ -16,20 +16,30 @@ from torch.amp import custom_bwd, custom_fwd
 from torch.autograd import Function, forward_ad
 from torch.autograd.function import FunctionCtx
 
+from make_a_video_pytorch.torch_internals import is_transforming
 
-def by_hand(x: Tensor) -> bool:
+
+def by_hand(x: Tensor, *others: Tensor | None) -> bool:
     """Whether the functions here take their own way: on a CPU, in full precision, eagerly."""
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)
+        and all(t is None or (t.device == x.device and t.dtype == x.dtype) for t in others)
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
-        and not torch._C._are_functorch_transforms_active()
-        and forward_ad._current_level < 0
+        and not is_transforming()
+        and not is_dual(x, *others)
         # a tensor made in inference mode, such as a text's embedding, cannot be kept outside of it
         and (torch.is_inference_mode_enabled() or not x.is_inference())
     )
+
+
+def is_dual(*tensors: Tensor | None) -> bool:
+    """Whether one of `tensors` has a tangent, as in forward-mode differentiation."""
+    if torch.compiler.is_compiling():
+        return False
+    return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 
 def by_torch(
@@ -43,30 +53,17 @@ def by_torch(
     return tuple(next(grads) if t is not None and t.requires_grad else None for t in inputs)
 
 
-def conv_over_frames(
-    pixels: Tensor, weight: Tensor, bias: Tensor | None, before: int, after: int, groups: int = 1
-) -> Tensor:
-    """A 1D convolution over frames, after `before` and `after` frames of zeros.
+def conv_over_frames(pixels: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    """`conv2d` over frames, with `padding` frames of zeros at either end.
 
-    It is `conv2d`, which keeps the channels last in memory as conv1d cannot. On a CPU the
-    gradient of the weight is a product for each tap: 2 to 5 times as fast as oneDNN's for a
-    kernel of (k, 1). In `groups` it is torch's.
+    On a CPU the gradient of the weight is a product for each tap: 2 to 5 times as fast as
+    oneDNN's for a kernel of (k, 1).
 
-    Shapes: `pixels` (b i f n), `weight` (o i/groups k), `bias` (o) -> (b o f n).
+    Shapes: `pixels` (b i f n), `weight` (o i k 1), `bias` (o) -> (b o f' n).
     """
-    if groups == 1 and by_hand(pixels):
-        return ConvOverFrames.apply(pixels, weight, bias, before, after)
-    return conv2d_over_frames(pixels, weight, bias, before, after, groups)
-
-
-def conv2d_over_frames(
-    pixels: Tensor, weight: Tensor, bias: Tensor | None, before: int, after: int, groups: int = 1
-) -> Tensor:
-    """What `conv_over_frames` is made of."""
-    padding = before
-    if before != after:
-        pixels, padding = F.pad(pixels, (0, 0, before, after)), 0
-    return F.conv2d(pixels, weight.unsqueeze(-1), bias, padding=(padding, 0), groups=groups)
+    if by_hand(pixels, weight, bias):
+        return ConvOverFrames.apply(pixels, weight, bias, padding)
+    return F.conv2d(pixels, weight, bias, padding=(padding, 0))
 
 
 class ConvOverFrames(Function):
@@ -75,11 +72,11 @@ class ConvOverFrames(Function):
     @staticmethod
     @custom_fwd(device_type="cpu")  # so that no autocast around backward alone lowers its precision
     def forward(
-        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, before: int, after: int
+        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int
     ) -> Tensor:
-        ctx.before, ctx.after = before, after
+        ctx.padding = padding
         ctx.save_for_backward(x, weight)
-        return conv2d_over_frames(x, weight, bias, before, after)
+        return F.conv2d(x, weight, bias, padding=(padding, 0))
 
     @staticmethod
     @custom_bwd(device_type="cpu")
@@ -87,24 +84,25 @@ class ConvOverFrames(Function):
         pixels, weight = ctx.saved_tensors
         of_pixels = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            mirrored = weight.transpose(0, 1).flip(2)
-            of_pixels = conv2d_over_frames(grad, mirrored, None, ctx.after, ctx.before)
+            padding = (weight.shape[2] - 1 - ctx.padding, 0)
+            of_pixels = F.conv2d(grad, weight.transpose(0, 1).flip(2), padding=padding)
         if ctx.needs_input_grad[1]:
             x, g = pixels.movedim(1, -1), grad.movedim(1, -1)  # b f n c
             frames, taps = x.shape[1], []
-            for offset in range(-ctx.before, ctx.after + 1):
+            for offset in range(-ctx.padding, weight.shape[2] - ctx.padding):
                 # Output frame i sees input frame i + offset. Neither slices nor flatten can be
                 # batched by torch, as for the gradients of several results at once.
-                count = max(frames - abs(offset), 0)
+                first = min(max(-offset, 0), g.shape[1])
+                count = max(min(frames - offset, g.shape[1]) - first, 0)
                 rows = len(x), count * x.shape[2]
-                seen = x.narrow(1, min(max(offset, 0), frames), count)
-                seeing = g.narrow(1, min(max(-offset, 0), frames), count)
+                seen = x.narrow(1, min(max(first + offset, 0), frames), count)
+                seeing = g.narrow(1, first, count)
                 seen, seeing = (c.reshape(*rows, c.shape[3]) for c in (seen, seeing))
                 taps.append((seeing.mT @ seen).sum(0))
-            of_weight = torch.stack(taps, dim=-1)
+            of_weight = torch.stack(taps, dim=-1).unsqueeze(-1)
         if ctx.needs_input_grad[2]:
             of_bias = grad.sum((0, 2, 3))
-        return of_pixels, of_weight, of_bias, None, None
+        return of_pixels, of_weight, of_bias, None
 
 
 def rms_norm(
@@ -123,7 +121,8 @@ def rms_norm(
     Shapes: `x` (... c), `gamma` (c); `scale` and `shift`, both or neither, what broadcasts
     with `x`, such as (b f|1 1 1 c).
     """
-    if by_hand(x) and all(t is None or within(t, x) for t in (gamma, scale, shift)):
+    others = (gamma, scale, shift)
+    if by_hand(x, *others) and all(t is None or within(t, x) for t in others):
         return FusedRMSNorm.apply(x, gamma, eps, scale, shift, silu)
     return plain_rms_norm(x, gamma, eps, scale, shift, silu)
 
@@ -132,7 +131,7 @@ def within(t: Tensor, x: Tensor) -> bool:
     """Whether `t` broadcasts to `x` and has an entry for each of its channels, which come last."""
     sizes = zip(reversed(t.shape), reversed(x.shape), strict=False)
     fits = t.ndim <= x.ndim and all(size in (1, of_x) for size, of_x in sizes)
-    return fits and t.shape[-1:] == x.shape[-1:] and t.dtype == x.dtype
+    return fits and t.shape[-1:] == x.shape[-1:]
 
 
 def plain_rms_norm(
@@ -213,7 +212,8 @@ def attention_with_bias(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor
 
     Shapes: `q` (b g i d), `k` and `v` (b g j d), `bias` (b|1 g i j), finite -> (b g i d).
     """
-    if by_hand(q) and bias.requires_grad and k.shape[-2] > k.shape[-1] and len(q) > 0:
+    ours = by_hand(q, k, v, bias) and bias.requires_grad
+    if ours and k.shape[-2] > k.shape[-1] and len(q) > 0:
         return AttentionWithBias.apply(q, k, v, bias)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 

@@ -8,6 +8,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from make_a_video_pytorch.parameters import temporal_modules
+
 G = TypeVar("G", bound=nn.Module)
 
 
@@ -77,10 +79,14 @@ def inherit(new: nn.Module, old: nn.Module) -> None:
     A tensor that is larger has them as its leading slice. What is beyond stays as it was
     initialised if it acts across frames, where that is the identity, and is zero otherwise. A
     part that `old` does not have is made to start as the identity (its `start_as_identity`).
+
+    Raises:
+        ValueError: if something is wrapped around a part of `old`.
     """
     like = next(old.parameters())
     new.to(like.device, like.dtype).train(old.training)
     parts = dict(old.named_modules())
+    temporal = {part for found in temporal_modules(new) for part in found.modules()}
     for name, part in new.named_modules():
         if name not in parts:
             if hasattr(part, "start_as_identity"):
@@ -88,10 +94,15 @@ def inherit(new: nn.Module, old: nn.Module) -> None:
             continue
         weights = dict(parts[name].named_parameters(recurse=False))
         for key, target in part.named_parameters(recurse=False):
+            if key not in weights:
+                raise ValueError(
+                    f"`{name}` (a {type(parts[name]).__name__}) must be a {type(part).__name__} "
+                    "to be grown: take off what is wrapped around it first"
+                )
             weight = weights[key]
             target.data = target.data.to(weight)  # a module may hold several dtypes
             larger = target.shape != weight.shape
-            if larger and not getattr(part, "is_temporal", False):
+            if larger and part not in temporal:
                 nn.init.zeros_(target)
             target[tuple(slice(size) for size in weight.shape)] = weight
             target.requires_grad_(weight.requires_grad or larger)

@@ -1,12 +1,14 @@
-"""The video model that `inflate` makes of an image model (floor 3)."""
+"""The video model that `inflate` makes of an image model (floor 4)."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from make_a_video_pytorch.checks import typechecked
 from make_a_video_pytorch.folding import (
@@ -17,7 +19,11 @@ from make_a_video_pytorch.folding import (
     tensors_of,
     unfold,
 )
-from make_a_video_pytorch.temporal import NAME, Clip, InflatedConv, TemporalPart, temporal_parts
+from make_a_video_pytorch.foreign import unwrapped
+from make_a_video_pytorch.motion import TemporalParts
+from make_a_video_pytorch.parameters import acts_across_frames
+from make_a_video_pytorch.temporal import Clip, InflatedConv, TemporalPart
+from make_a_video_pytorch.torch_internals import is_in_forward_mode
 
 
 class InflatedModel(nn.Module):
@@ -37,6 +43,12 @@ class InflatedModel(nn.Module):
     it is no instance of the class of `model`. A video of one frame is an image. One instance takes
     one call at a time: threads need replicas.
 
+    The temporal parts are in `temporal`, and hooks let them run after the modules that stand at
+    their names in `model` when a video comes. So `model` keeps its parameters and its
+    `state_dict`, and whatever is wrapped around one of its modules or put in its place, before or
+    after `inflate`, is what is inflated. After that a compiled model must be called once before it
+    is compiled again.
+
     What cannot be noticed from outside: batch normalisation in training takes its statistics over
     the frames too; dropout draws for each frame; code that reads the weight of a convolution, or
     calls its `forward`, passes over what was added; a tensor that happens to have b rows is
@@ -46,10 +58,14 @@ class InflatedModel(nn.Module):
     """
 
     @typechecked
-    def __init__(self, model: nn.Module, clip: Clip) -> None:
+    def __init__(
+        self, model: nn.Module, parts: list[tuple[nn.Module, TemporalPart]], clip: Clip
+    ) -> None:
         super().__init__()
         self.model = model
         self.clip = clip
+        self.temporal = TemporalParts(parts)
+        acts_across_frames(self, "temporal")
 
     def forward(self, /, *args: object, **kwargs: object) -> object:
         return self.run(self.model, *args, **kwargs)
@@ -63,16 +79,19 @@ class InflatedModel(nn.Module):
 
         Raises:
             ValueError: if two videos differ in samples or frames, if a tensor marked `per_frame`
-                is not of so many, or if the output of an inflated module is not one row for each
-                frame.
+                is not of so many, if the output of an inflated module is not one row for each
+                frame, or if an inflated module is no more in `model`.
         """
         clip = clip_of(args, kwargs)
         if clip is not None:
+            self.temporal.follow(self.model)
             args, kwargs = map_arguments(lambda leaf, name: fold(leaf, clip), args, kwargs)
         before = self.clip.current()
         self.clip.sizes = clip
         try:
-            result = function(*args, **kwargs)
+            # no fused attention kernel has forward-mode derivatives
+            with sdpa_kernel([SDPBackend.MATH]) if is_in_forward_mode() else nullcontext():
+                result = function(*args, **kwargs)
             if torch.is_grad_enabled() and not torch.compiler.is_compiling():
                 self.remember(result)
         finally:
@@ -102,16 +121,15 @@ class InflatedModel(nn.Module):
         map_leaves(remember, result, "")
 
     def temporal_state_dict(self) -> dict[str, Tensor]:
-        """The parameters of the temporal parts, named as in the `state_dict` of `model`.
+        """The parameters of the temporal parts, named after the modules that are inflated.
 
         They are a motion module, to be saved by itself and loaded beside any fine-tuning of the
-        same image model. `state_dict` and `save_pretrained` of `model` hold them too, until
-        `deflate`.
+        same image model, adapters or not. What adapters add to them is left out.
+
+        Raises:
+            ValueError: if something is wrapped around a temporal part that hides its parameters.
         """
-        state = {}
-        for prefix, part in self.prefixed_parts():
-            part.state_dict(destination=state, prefix=prefix)
-        return state
+        return self.temporal.motion()
 
     @typechecked
     def load_temporal_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -121,31 +139,16 @@ class InflatedModel(nn.Module):
             TypeError: if `state` is no dict of tensors.
             ValueError: if a parameter is missing, unknown or of another shape; none is loaded.
         """
-        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        expected = {name: tuple(t.shape) for name, t in self.temporal_state_dict().items()}
-        problems = [
-            f"{problem} {', '.join(f'`{n}`' for n in sorted(names))}"
-            for problem, names in (
-                ("has the unknown", shapes.keys() - expected.keys()),
-                ("lacks", expected.keys() - shapes.keys()),
-            )
-            if names
-        ]
-        if problems:
-            raise ValueError(f"`state` {' and '.join(problems)}; see `temporal_state_dict`")
-        for name, shape in shapes.items():
-            if shape != expected[name]:
-                raise ValueError(f"`{name}` in `state` (shape {shape}) must be {expected[name]}")
-        for prefix, part in self.prefixed_parts():
-            names = [name for name in state if name.startswith(prefix)]
-            part.load_state_dict({name.removeprefix(prefix): state[name] for name in names})
+        self.temporal.load_motion(state)
 
-    def prefixed_parts(self) -> list[tuple[str, TemporalPart]]:
-        """The temporal parts, and how the names of their parameters in `model` begin."""
-        return [
-            (f"{name}.{NAME}." if name else f"{NAME}.", part)
-            for name, (_, part) in temporal_parts(self.model).items()
-        ]
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+        # in 1.0.0 they were children of the modules that are inflated
+        for key, motion in self.temporal.prefixes().items():
+            old = f"{prefix}model.{motion}"
+            for name in [name for name in state_dict if name.startswith(old)]:
+                new = f"{prefix}temporal.{key}.{name.removeprefix(old)}"
+                state_dict[new] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def check(self, /, *args: object, **kwargs: object) -> list[str]:
         """The inflated modules whose temporal parts a call with these arguments does not reach.
@@ -159,11 +162,10 @@ class InflatedModel(nn.Module):
         clip = clip_of(args, kwargs)
         if clip is None or clip[1] == 1:
             raise ValueError("`args` must hold a video (b c f h w) of 2 frames or more")
-        parts = {name: part for name, (_, part) in temporal_parts(self.model).items()}
         reached: set[nn.Module] = set()
         hooks = [
             part.register_forward_pre_hook(lambda part, args: reached.add(part))
-            for part in parts.values()
+            for part in self.temporal.values()
         ]
         training = [module for module in self.modules() if module.training]
         self.eval()
@@ -175,10 +177,14 @@ class InflatedModel(nn.Module):
                 hook.remove()
             for module in training:
                 module.training = True
-        return [name for name, part in parts.items() if part not in reached]
+        return [
+            self.temporal.names[key]
+            for key, part in self.temporal.items()
+            if part not in reached
+        ]
 
     def extra_repr(self) -> str:
-        parts = [part for _, part in temporal_parts(self.model).values()]
+        parts = [unwrapped(part) for part in self.temporal.values()]
         convs = sum(isinstance(part, InflatedConv) for part in parts)
-        added = sum(p.numel() for part in parts for p in part.parameters())
+        added = sum(p.numel() for p in self.temporal.parameters())
         return f"convs={convs}, attentions={len(parts) - convs}, temporal_parameters={added:,}"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from make_a_video_pytorch.checks import must_be_multiple, must_be_tensor
+from make_a_video_pytorch.checks import must_be_floating, must_be_multiple, must_be_tensor
 
 
 @dataclass(frozen=True)
@@ -76,41 +76,13 @@ def as_video(
     """`x` as a video in the library's layout, and whether temporal parts run on it.
 
     An image is a video of one frame, and a video of one frame is an image: temporal parts run on
-    neither.
-
-    Args:
-        x: image (b c h w) or video (b c f h w), in any memory format.
-        dim: the number of channels that the calling module takes.
-        enable_time: what the caller was given: one bool, or one for each sample (b); a `Temporal`
-            is a decision already made.
-        frame_mask: what the caller was given: False (b f) for frames that are padding, which
-            follow the real ones.
+    neither. The arguments and errors are those of `decide`.
 
     Returns:
         The video (b c f h w), laid out b f h w c in memory (no copy if it is so already), and
         the decision.
-
-    Raises:
-        TypeError: if `x` or `frame_mask` is no tensor, or `enable_time` neither bool nor tensor.
-        ValueError: if `x` has neither 4 nor 5 dimensions, not `dim` channels, or a size of 0 other
-            than that of the batch, if `enable_time` or `frame_mask` is a tensor of another
-            shape or dtype, or if `frame_mask` has padding before a frame.
     """
-    must_be_tensor(x=x)
-    if x.ndim not in (4, 5):
-        raise ValueError(
-            f"`x` (shape {tuple(x.shape)}) must be an image (b c h w) or a video (b c f h w)"
-        )
-    if x.shape[1] != dim:
-        raise ValueError(
-            f"`x` (shape {tuple(x.shape)}) must have {dim} channels in dimension 1, as in "
-            "(b c h w) and (b c f h w)"
-        )
-    if 0 in x.shape[2:]:
-        raise ValueError(f"`x` (shape {tuple(x.shape)}) must have frames and pixels")
-    temporal = enable_time
-    if not isinstance(enable_time, Temporal):
-        temporal = decide(x, enable_time, frame_mask)
+    temporal = decide(x, dim, enable_time, frame_mask)
     if x.ndim == 4:
         x = x.unsqueeze(2)
     pixels = x.movedim(1, -1).contiguous()
@@ -122,8 +94,40 @@ def as_video(
     return video, temporal
 
 
-def decide(x: Tensor, enable_time: bool | Tensor, frame_mask: Tensor | None) -> Temporal:
-    """Whether temporal parts run on the image or video `x`, as its caller asked."""
+def decide(
+    x: Tensor, dim: int, enable_time: bool | Tensor | Temporal, frame_mask: Tensor | None
+) -> Temporal:
+    """Whether temporal parts run on the image or video `x`, as its caller asked.
+
+    Args:
+        x: image (b c h w) or video (b c f h w), in any memory format.
+        dim: the number of channels that the calling module takes.
+        enable_time: what the caller was given: one bool, or one for each sample (b); a `Temporal`
+            is a decision already made.
+        frame_mask: what the caller was given: False (b f) for frames that are padding, which
+            follow the real ones.
+
+    Raises:
+        TypeError: if `x` or `frame_mask` is no tensor, or `enable_time` neither bool nor tensor.
+        ValueError: if `x` is of integers or bools, has neither 4 nor 5 dimensions, not `dim`
+            channels, or a size of 0 other than that of the batch, if `enable_time` or
+            `frame_mask` is a tensor of another shape or dtype, or if `frame_mask` has padding
+            before a frame.
+    """
+    must_be_floating(x=x)
+    if x.ndim not in (4, 5):
+        raise ValueError(
+            f"`x` (shape {tuple(x.shape)}) must be an image (b c h w) or a video (b c f h w)"
+        )
+    if x.shape[1] != dim:
+        raise ValueError(
+            f"`x` (shape {tuple(x.shape)}) must have {dim} channels in dimension 1, as in "
+            "(b c h w) and (b c f h w)"
+        )
+    if 0 in x.shape[2:]:
+        raise ValueError(f"`x` (shape {tuple(x.shape)}) must have frames and pixels")
+    if isinstance(enable_time, Temporal):
+        return enable_time
     frames = x.shape[2] if x.ndim == 5 else 1
     videos = None
     if isinstance(enable_time, Tensor):
@@ -218,6 +222,12 @@ def fold_pixels(video: Tensor) -> Tensor:
 def unfold_pixels(pixels: Tensor, height: int, width: int) -> Tensor:
     """b c f (h w) -> b c f h w, a view in the library's layout."""
     return pixels.movedim(1, -1).unflatten(2, (height, width)).movedim(-1, 1)
+
+
+def is_planar(images: Tensor) -> bool:
+    """Whether `images` (b c h w) lie in memory channel by channel, and in no other order."""
+    channels_last = images.is_contiguous(memory_format=torch.channels_last)
+    return images.is_contiguous() and not channels_last
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:

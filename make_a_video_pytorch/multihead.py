@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from make_a_video_pytorch.attend import Attend
@@ -14,22 +13,6 @@ from make_a_video_pytorch.layout import must_be_mask
 from make_a_video_pytorch.norm import RMSNorm
 from make_a_video_pytorch.parameters import zero_init
 from make_a_video_pytorch.positions import rotate
-
-
-class KeyValueProjection(nn.Linear):
-    """One projection to keys and values, given as two tensors of their own.
-
-    Two halves of one tensor could not fold pixels into heads without a copy.
-
-    Shapes: (... dim) -> two of (... inner_dim).
-    """
-
-    def __init__(self, dim: int, inner_dim: int) -> None:
-        super().__init__(dim, inner_dim * 2, bias=False)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        to_k, to_v = self.weight.chunk(2)
-        return F.linear(x, to_k), F.linear(x, to_v)
 
 
 class Attention(nn.Module):
@@ -41,7 +24,7 @@ class Attention(nn.Module):
 
     Shapes: `x` (b n ... dim), `rel_pos_bias` (heads n n), `angles` of rotary positions
     (n dim_head/2), `mask` (b n), False for tokens that are not to be seen; returns the shape of
-    `x`. With a `window`, `attend.span(n)` stands for n in the bias.
+    `x`. With a `window`, `bias_span(n, window)` stands for n in the bias.
     """
 
     @typechecked
@@ -63,7 +46,8 @@ class Attention(nn.Module):
         self.attend = Attend(flash=flash, causal=causal, window=window)
         self.norm = RMSNorm(dim, dim=-1)
         self.to_q = nn.Linear(dim, inner_dim, bias=False)
-        self.to_kv = KeyValueProjection(dim, inner_dim)
+        self.to_k = nn.Linear(dim, inner_dim, bias=False)
+        self.to_v = nn.Linear(dim, inner_dim, bias=False)
         self.to_out = zero_init(nn.Linear(inner_dim, dim, bias=False))
 
     def forward(
@@ -77,13 +61,18 @@ class Attention(nn.Module):
         # b n ... (heads d) -> b n (... heads) d
         heads = math.prod(x.shape[2:-1]) * self.heads
         q, k, v = (
-            t.reshape(*x.shape[:2], heads, self.dim_head) for t in (self.to_q(x), *self.to_kv(x))
+            project(x).reshape(*x.shape[:2], heads, self.dim_head)
+            for project in (self.to_q, self.to_k, self.to_v)
         )
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
         out = self.attend(*(t.transpose(1, 2) for t in (q, k, v)), bias=rel_pos_bias, mask=mask)
         out = out.transpose(1, 2).reshape(*x.shape[:-1], self.heads * self.dim_head)
         return self.to_out(out)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+        split_keys_and_values(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class CrossAttention(nn.Module):
@@ -114,7 +103,8 @@ class CrossAttention(nn.Module):
         self.norm = RMSNorm(dim, dim=-1)
         self.context_norm = RMSNorm(context_dim, dim=-1)
         self.to_q = nn.Linear(dim, inner_dim, bias=False)
-        self.to_kv = KeyValueProjection(context_dim, inner_dim)
+        self.to_k = nn.Linear(context_dim, inner_dim, bias=False)
+        self.to_v = nn.Linear(context_dim, inner_dim, bias=False)
         self.to_out = zero_init(nn.Linear(inner_dim, dim, bias=False))
 
     def forward(self, x: Tensor, context: Tensor, context_mask: Tensor | None = None) -> Tensor:
@@ -131,11 +121,23 @@ class CrossAttention(nn.Module):
         if context.shape[1] == 0:
             return torch.zeros_like(x)
         tokens = self.norm(x).flatten(1, -2)
+        context = self.context_norm(context.to(x.dtype))
         q, k, v = (
             t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for t in (self.to_q(tokens), *self.to_kv(self.context_norm(context.to(x.dtype))))
+            for t in (self.to_q(tokens), self.to_k(context), self.to_v(context))
         )
         out = self.attend(q, k, v, mask=context_mask).transpose(1, 2).flatten(2)
         if context_mask is not None:
             out = out.masked_fill(~context_mask.any(1)[:, None, None], 0)
         return self.to_out(out).view(x.shape)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+        split_keys_and_values(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def split_keys_and_values(state_dict: dict[str, Tensor], prefix: str) -> None:
+    """Give keys and values weights of their own; in 0.4.0 and 1.0.0 they were halves of one."""
+    both = state_dict.pop(prefix + "to_kv.weight", None)
+    if both is not None:
+        state_dict[prefix + "to_k.weight"], state_dict[prefix + "to_v.weight"] = both.chunk(2)

@@ -17,11 +17,26 @@ def zero_init(layer: M) -> M:
     return layer
 
 
-def acts_across_frames(module: M) -> M:
-    """Mark `module` and all it holds as acting across frames, and return it."""
+def acts_across_frames(module: nn.Module, *names: str) -> None:
+    """Mark the children of `module` of these `names`, with all they hold, as acting across frames.
+
+    So is what is wrapped around such a child, or put in its place, later.
+    """
+    module.across_frames = names
+    for part in temporal_modules(module):
+        for inner in part.modules():
+            inner.is_temporal = True
+
+
+def temporal_modules(module: nn.Module) -> list[nn.Module]:
+    """What acts across frames in `module`; it may hold more that does so too."""
+    found = []
     for part in module.modules():
-        part.is_temporal = True
-    return module
+        if vars(part).get("is_temporal", False):
+            found.append(part)
+        children = (getattr(part, name) for name in vars(part).get("across_frames", ()))
+        found.extend(child for child in children if child is not None)
+    return found
 
 
 def temporal_parameters(module: nn.Module) -> list[Parameter]:
@@ -35,9 +50,8 @@ def temporal_parameters(module: nn.Module) -> list[Parameter]:
         module: one of this library's modules, or any module built from them.
     """
     found: dict[Parameter, None] = {}
-    for part in module.modules():
-        if getattr(part, "is_temporal", False):
-            found.update(dict.fromkeys(part.parameters()))
+    for part in temporal_modules(module):
+        found.update(dict.fromkeys(part.parameters()))
     return list(found)
 
 

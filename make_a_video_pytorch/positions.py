@@ -46,7 +46,8 @@ class ContinuousPositionBias(nn.Module):
     bfloat16, which holds whole numbers up to 256, larger offsets share their neighbours' bias.
 
     Shapes: sizes (s_1, ..., s_num_dims) -> (heads n n), n their product; entry (i, j) belongs to
-    the offset from j to i.
+    the offset from j to i. `device` and `dtype` are those of what attends, torch's default ones if
+    left out.
     """
 
     @typechecked
@@ -67,20 +68,24 @@ class ContinuousPositionBias(nn.Module):
         )
         self.net.append(nn.Linear(dim, heads))
 
-    def forward(self, *dimensions: int) -> Tensor:
+    def forward(
+        self,
+        *dimensions: int,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
         if len(dimensions) != self.num_dims:
             raise ValueError(
                 f"`dimensions` (={dimensions}) must be {self.num_dims} sizes, as `num_dims` says"
             )
-        weight = self.net[-1].weight
+        dtype = torch.get_default_dtype() if dtype is None else dtype
         offsets = [
-            torch.arange(1 - size, size, device=weight.device, dtype=weight.dtype)
-            for size in dimensions
+            torch.arange(1 - size, size, device=device, dtype=dtype) for size in dimensions
         ]
         table = torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1)
         for layer in self.net:
             table = layer(table)
-        index = self.offset_index(*dimensions, device=weight.device)
+        index = self.offset_index(*dimensions, device=table.device)
         bias = table.flatten(0, -2).t().index_select(1, index.flatten())
         return bias.unflatten(1, index.shape)
 

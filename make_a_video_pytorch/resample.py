@@ -55,13 +55,12 @@ class Downsample(nn.Module):
             mean_of_two = nn.Linear(dim * 2, dim, bias=False)
             with torch.no_grad():
                 mean_of_two.weight.copy_(torch.eye(dim).repeat(1, 2) / 2)
-            self.down_time = acts_across_frames(
-                nn.Sequential(
-                    Rearrange("b (f p) h w c -> b f h w (p c)", p=2),
-                    mean_of_two,
-                    nn.SiLU() if nonlin else nn.Identity(),
-                )
+            self.down_time = nn.Sequential(
+                Rearrange("b (f p) h w c -> b f h w (p c)", p=2),
+                mean_of_two,
+                nn.SiLU() if nonlin else nn.Identity(),
             )
+        acts_across_frames(self, "down_time")
 
     def forward(self, x: Tensor, enable_time: bool | Tensor | Temporal = True) -> Tensor:
         """Downsample an image or a video; with `enable_time=False`, in space only.
@@ -128,20 +127,20 @@ class Upsample(nn.Module):
         self.dim = dim
         self.up_space = self.up_time = None
         if upsample_space:
-            first_pixel = nn.init.kaiming_uniform_(torch.empty(dim, dim))
+            first_pixel = torch.empty(dim, dim)
+            nn.init.kaiming_uniform_(first_pixel)
             self.up_space = nn.Sequential(
                 copies_of(first_pixel, 4),
                 nn.SiLU() if nonlin else nn.Identity(),
                 Rearrange("b f h w (p q c) -> b f (h p) (w q) c", p=2, q=2),
             )
         if upsample_time:
-            self.up_time = acts_across_frames(
-                nn.Sequential(
-                    copies_of(torch.eye(dim), 2),
-                    nn.SiLU() if nonlin else nn.Identity(),
-                    Rearrange("b f h w (p c) -> b (f p) h w c", p=2),
-                )
+            self.up_time = nn.Sequential(
+                copies_of(torch.eye(dim), 2),
+                nn.SiLU() if nonlin else nn.Identity(),
+                Rearrange("b f h w (p c) -> b (f p) h w c", p=2),
             )
+        acts_across_frames(self, "up_time")
 
     def forward(self, x: Tensor, enable_time: bool | Tensor | Temporal = True) -> Tensor:
         """Upsample an image or a video; with `enable_time=False`, in space only.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from make_a_video_pytorch.checks import at_least, is_one_of, typechecked
+from make_a_video_pytorch.checks import at_least, is_one_of, must_be_floating, typechecked
 from make_a_video_pytorch.conv import PseudoConv3d
+from make_a_video_pytorch.gradients import by_hand
 from make_a_video_pytorch.layout import Temporal, as_given, as_video
 from make_a_video_pytorch.norm import RMSNorm
+from make_a_video_pytorch.torch_internals import is_plain
 
 
 class Block(nn.Module):
@@ -41,12 +43,12 @@ class Block(nn.Module):
     ) -> Tensor:
         """Apply to an image or a video; `scale_shift` are two tensors that broadcast to it.
 
-        Norm and activation are computed in one, and their hooks not called, unless one of them
-        was replaced.
+        On a CPU norm and activation are computed in one, unless something is wrapped around one of
+        them, hooked to it or put in its place.
         """
         out = self.project(x, enable_time)
         scale, shift = (None, None) if scale_shift is None else scale_shift
-        if type(self.norm) is RMSNorm and type(self.act) is nn.SiLU:
+        if by_hand(out) and is_plain(self.norm, RMSNorm) and is_plain(self.act, nn.SiLU):
             return self.norm.then_silu(out, scale, shift)
         out = self.norm(out)
         return self.act(out if scale is None else out * (scale + 1) + shift)
@@ -73,6 +75,7 @@ class ResnetBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.dim = dim
+        self.timestep_cond_dim = timestep_cond_dim
         self.timestep_mlp = None
         if timestep_cond_dim is not None:
             at_least(1, timestep_cond_dim=timestep_cond_dim)
@@ -108,12 +111,12 @@ class ResnetBlock(nn.Module):
         if (timestep_emb is None) != (self.timestep_mlp is None):
             needed = "given, as" if timestep_emb is None else "left out, since no"
             raise ValueError(f"`timestep_emb` must be {needed} `timestep_cond_dim` was given")
+        must_be_floating(timestep_emb=timestep_emb)
         video, temporal = as_video(x, self.dim, enable_time, frame_mask)
 
         scale_shift = None
         if timestep_emb is not None:
-            batch, frames = video.shape[0], video.shape[2]
-            width = self.timestep_mlp[1].in_features
+            batch, frames, width = video.shape[0], video.shape[2], self.timestep_cond_dim
             if not is_one_of(timestep_emb.shape, (batch, width), (batch, frames, width)):
                 raise ValueError(
                     f"`timestep_emb` (shape {tuple(timestep_emb.shape)}) must be "

@@ -8,12 +8,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from make_a_video_pytorch.conv import TemporalConv
+from make_a_video_pytorch.conv import convolve, frames_around, temporal_conv, with_pixels
 from make_a_video_pytorch.multihead import Attention
 from make_a_video_pytorch.parameters import acts_across_frames, zero_init
 from make_a_video_pytorch.positions import RotaryPositions
+from make_a_video_pytorch.torch_internals import after_backward, is_in_backward
 
-NAME = "temporal"  # of the child
+# Attributes of an inflated module: what runs after it, and the handle of the hook. The part is no
+# child of it: tools that take a Conv2d for a leaf would take it for theirs.
+PART, HOOK = "_temporal_part", "_temporal_hook"
 
 
 class Clip(nn.Module):
@@ -30,11 +33,7 @@ class Clip(nn.Module):
 
     def current(self) -> tuple[int, int] | None:
         """The sizes (b, f), or None where no video is going through."""
-        if (
-            self.in_backward
-            and not torch.compiler.is_compiling()
-            and torch._C._current_graph_task_id() == -1
-        ):
+        if self.in_backward and not torch.compiler.is_compiling() and not is_in_backward():
             self.clear()  # what a backward pass left that raised
         return self.sizes
 
@@ -54,7 +53,7 @@ class Clip(nn.Module):
 
         def restore(grads: tuple[Tensor, ...]) -> None:
             self.sizes, self.in_backward = sizes, True
-            torch.autograd.Variable._execution_engine.queue_callback(self.clear)
+            after_backward(self.clear)
 
         result.grad_fn.register_prehook(restore)
 
@@ -68,7 +67,7 @@ class TemporalPart(nn.Module):
 
     def __init__(
         self,
-        name: str,   # of the module in its model
+        name: str,   # of the module in its model, empty for the model itself
         dim: int,    # channels of its output
         clip: Clip,
     ) -> None:
@@ -91,7 +90,7 @@ class TemporalPart(nn.Module):
             return (self(out[0], inputs), *out[1:])
         if not isinstance(out, Tensor):
             raise TypeError(
-                f"`{self.name}` must give a tensor, or a tuple that begins with one, to be "
+                f"{self.called} must give a tensor, or a tuple that begins with one, to be "
                 f"inflated, and gave a {type(out).__name__}; leave it out by `where`"
             )
         self.must_fit(out, clip)
@@ -99,17 +98,22 @@ class TemporalPart(nn.Module):
         # First `out`, whose memory format the sum then has.
         return (x + self.delta(x, inputs).to(x.dtype)).flatten(0, 1)
 
+    @property
+    def called(self) -> str:
+        """What messages call the module."""
+        return f"`{self.name or 'model'}`"
+
     def must_fit(self, out: Tensor, clip: tuple[int, int]) -> None:
         """Raise a ValueError for an output that cannot be unfolded."""
         b, f = clip
         if out.ndim not in (3, 4) or out.shape[0] != b * f:
             raise ValueError(
-                f"`{self.name}` must give (b*f c h w) or (b*f n c) with b*f = {b * f} to be "
+                f"{self.called} must give (b*f c h w) or (b*f n c) with b*f = {b * f} to be "
                 f"inflated, and gave {tuple(out.shape)}; leave it out by `where`"
             )
         if out.shape[1 if out.ndim == 4 else -1] != self.dim:
             raise ValueError(
-                f"`{self.name}` must give {self.dim} channels, in (b*f c h w) or (b*f n c), and "
+                f"{self.called} must give {self.dim} channels, in (b*f c h w) or (b*f n c), and "
                 f"gave {tuple(out.shape)}; leave it out by `where`"
             )
 
@@ -119,12 +123,17 @@ class InflatedConv(TemporalPart):
 
     def __init__(self, name: str, spatial: nn.Conv2d, clip: Clip, kernel_size: int) -> None:
         super().__init__(name, spatial.out_channels, clip)
-        self.conv = zero_init(TemporalConv(self.dim, kernel_size, groups=spatial.groups))
-        acts_across_frames(self)
+        self.around = frames_around(kernel_size)
+        self.conv = zero_init(temporal_conv(self.dim, self.around, spatial.groups))
+        acts_across_frames(self, "conv")
 
     def delta(self, x: Tensor, inputs: tuple[object, ...]) -> Tensor:
         """b f c h w -> b f c h w"""
-        return self.conv(x.transpose(1, 2)).transpose(1, 2)
+        return convolve(self.conv, x.transpose(1, 2), self.around).transpose(1, 2)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+        with_pixels(state_dict, prefix + "conv.weight")
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class InflatedAttention(TemporalPart):
@@ -138,7 +147,7 @@ class InflatedAttention(TemporalPart):
         super().__init__(name, dim, clip)
         self.attn = Attention(dim, dim_head, heads)
         self.positions = RotaryPositions(dim_head)
-        acts_across_frames(self)
+        acts_across_frames(self, "attn")
 
     def delta(self, x: Tensor, inputs: tuple[object, ...]) -> Tensor:
         """b f c h w -> b f c h w, or b f n c -> b f n c"""
@@ -151,29 +160,32 @@ class InflatedAttention(TemporalPart):
         return self.attn(seen.movedim(channels, -1), angles=angles).movedim(-1, channels)
 
 
-def attach(module: nn.Module, part: TemporalPart) -> None:
-    """Make `part` the child of `module` that runs after its forward."""
-    module.add_module(NAME, part)
-    part.hook = module.register_forward_hook(run_temporal_part, with_kwargs=True)
+def attach(module: nn.Module, part: nn.Module) -> None:
+    """Let `part` run after the forward of `module`."""
+    vars(module)[PART] = part  # not as a child
+    if run_temporal_part not in module._forward_hooks.values():
+        vars(module)[HOOK] = module.register_forward_hook(run_temporal_part, with_kwargs=True)
 
 
 def detach(module: nn.Module) -> None:
     """Undo `attach`."""
-    getattr(module, NAME).hook.remove()
-    delattr(module, NAME)
+    del vars(module)[PART]
+    handle = vars(module).pop(HOOK, None)
+    if handle is not None:
+        handle.remove()
 
 
 def run_temporal_part(
     module: nn.Module, args: tuple, kwargs: dict[str, object], out: object
 ) -> object:
-    """The forward hook; it finds the child by `module`, so that a replica runs its own."""
-    return getattr(module, NAME)(out, (*args, *kwargs.values()))
+    """The forward hook; it finds the part by `module`, so that a replica runs its own.
+
+    Replicas share their hooks with the module that they are made of, but not what runs then.
+    """
+    part = part_of(module)
+    return out if part is None else part(out, (*args, *kwargs.values()))
 
 
-def temporal_parts(model: nn.Module) -> dict[str, tuple[nn.Module, TemporalPart]]:
-    """The inflated modules of `model`, by name, and their temporal parts."""
-    return {
-        name: (module, module._modules[NAME])
-        for name, module in model.named_modules()
-        if isinstance(module._modules.get(NAME), TemporalPart)
-    }
+def part_of(module: nn.Module) -> nn.Module | None:
+    """What runs after `module`, if it is inflated."""
+    return vars(module).get(PART)  # and not that of what it passes attributes of

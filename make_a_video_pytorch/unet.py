@@ -210,7 +210,7 @@ class SpaceTimeUnet(Conditioned, Growable):
 
         # Down
         skips, levels = [], []
-        for init_block, blocks, attention, downsample in self.downs:
+        for stage, (init_block, blocks, attention, downsample) in enumerate(self.downs):
             video = run(init_block, video, timestep_emb=emb)
             skips.append(video)
             for block in blocks:
@@ -221,7 +221,7 @@ class SpaceTimeUnet(Conditioned, Growable):
             levels.append((temporal, emb))
             frames = video.shape[2]
             video = downsample(video, temporal)
-            if temporal.runs and downsample.down_time is not None:
+            if temporal.runs and self.config["temporal_compression"][stage]:
                 if emb is not None and emb.ndim == 3:  # a pair of frames gets the mean of its two
                     emb = temporal.halve(emb, emb.unflatten(1, (-1, 2)).mean(2))
                 temporal = temporal.halved(frames)

@@ -162,6 +162,12 @@ def inflated(model: nn.Module, *, moved: bool = False, **kwargs) -> InflatedMode
     return video_model
 
 
+def parts_of(video_model: InflatedModel) -> dict[str, nn.Module]:
+    """The temporal parts, by the names of the modules that are inflated."""
+    parts = video_model.temporal
+    return {parts.names[key]: part for key, part in parts.items()}
+
+
 def folded(video: Tensor) -> Tensor:
     """b c f h w -> (b f) c h w, in the plain way."""
     return torch.cat([sample.transpose(0, 1) for sample in video])

@@ -1,9 +1,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from make_a_video_pytorch import PseudoConv3d
-from make_a_video_pytorch.conv import TemporalConv
+from make_a_video_pytorch.conv import TemporalConv, convolve, frames_around, temporal_conv
 from tests.zoo import randomize
 
 
@@ -12,7 +13,7 @@ def test_equals_a_dense_convolution_in_the_interior(kernel, temporal):
     """(W_t * W_s) as one kernel of 3D convolution; at the borders the bias between them differs."""
     conv = randomize(PseudoConv3d(3, 5, kernel, temporal_kernel_size=temporal)).double()
     video = torch.randn(2, 3, 7, 9, 11).double()
-    over_time, in_space = conv.temporal_conv.weight, conv.spatial_conv.weight
+    over_time, in_space = conv.temporal_conv.weight.squeeze(-1), conv.spatial_conv.weight
     weight = torch.einsum("omk,mihw->oikhw", over_time, in_space)
     bias = over_time.sum(2) @ conv.spatial_conv.bias + conv.temporal_conv.bias
     dense = F.conv3d(video, weight, bias, padding=(temporal // 2, kernel // 2, kernel // 2))
@@ -24,7 +25,8 @@ def test_equals_a_dense_convolution_in_the_interior(kernel, temporal):
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("frames", [1, 2, 3, 6])
 def test_temporal_conv_equals_a_loop_over_frames(size, causal, frames):
-    conv = randomize(TemporalConv(3, size, causal=causal)).double()
+    around = frames_around(size, causal)
+    conv = randomize(temporal_conv(3, around)).double()
     video = torch.randn(2, 3, frames, 4, 5).double()
     centre = size - 1 if causal else size // 2
     expected = conv.bias[:, None, None, None].expand_as(video).clone()
@@ -32,9 +34,9 @@ def test_temporal_conv_equals_a_loop_over_frames(size, causal, frames):
         for tap in range(size):
             source = f + tap - centre
             if 0 <= source < frames:
-                step = torch.einsum("oi,bihw->bohw", conv.weight[..., tap], video[:, :, source])
+                step = torch.einsum("oi,bihw->bohw", conv.weight[:, :, tap, 0], video[:, :, source])
                 expected[:, :, f] += step
-    torch.testing.assert_close(conv(video), expected)
+    torch.testing.assert_close(convolve(conv, video, around), expected)
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5])
@@ -50,8 +52,8 @@ def test_every_kernel_keeps_frames_height_and_width(kernel, temporal, causal):
 
 def test_a_kernel_of_one_keeps_a_larger_temporal_kernel():
     assert PseudoConv3d(3, 5, 1).temporal_conv is None
-    assert PseudoConv3d(3, 5, 1, temporal_kernel_size=3).temporal_conv.kernel_size == (3,)
-    assert PseudoConv3d(3, 5, 3, temporal_kernel_size=1).temporal_conv.kernel_size == (1,)
+    assert PseudoConv3d(3, 5, 1, temporal_kernel_size=3).temporal_conv.kernel_size == (3, 1)
+    assert PseudoConv3d(3, 5, 3, temporal_kernel_size=1).temporal_conv.kernel_size == (1, 1)
 
 
 @pytest.mark.parametrize("temporal", [2, 3, 4])
@@ -70,24 +72,63 @@ def test_causal_leaves_earlier_frames_alone_bit_for_bit(temporal, changed):
 @pytest.mark.parametrize("groups", [2, 3, 6])
 @pytest.mark.parametrize("causal", [True, False])
 def test_groups_are_convolutions_of_their_own(groups, causal):
-    conv = TemporalConv(6, 3, causal=causal, groups=groups)
+    around = frames_around(3, causal)
+    conv = randomize(temporal_conv(6, around, groups))
     video = torch.randn(2, 6, 5, 3, 4)
-    assert torch.equal(conv(video), video)
-    randomize(conv)
     outs = []
     for weight, bias, part in zip(
         conv.weight.chunk(groups), conv.bias.chunk(groups), video.chunk(groups, 1), strict=True
     ):
-        one = TemporalConv(6 // groups, 3, causal=causal)
+        one = temporal_conv(6 // groups, around)
         one.load_state_dict({"weight": weight, "bias": bias})
-        outs.append(one(part))
-    torch.testing.assert_close(conv(video), torch.cat(outs, 1))
+        outs.append(convolve(one, part, around))
+    torch.testing.assert_close(convolve(conv, video, around), torch.cat(outs, 1))
 
 
-def test_it_says_whether_it_is_causal_and_in_groups():
-    assert repr(TemporalConv(3, 5, causal=True)) == "TemporalConv(3, kernel_size=5, causal=True)"
-    assert repr(TemporalConv(3, 5)) == "TemporalConv(3, kernel_size=5)"
-    assert repr(TemporalConv(6, 5, groups=2)) == "TemporalConv(6, kernel_size=5, groups=2)"
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        dict(kernel_size=(3, 1), padding=(1, 0)),
+        dict(kernel_size=(3, 1), padding=(5, 0)),
+        dict(kernel_size=(3, 1), padding="same", bias=False),
+        dict(kernel_size=(2, 3), padding=(1, 1), stride=(2, 1)),
+        dict(kernel_size=(3, 1), dilation=(2, 1), padding=(1, 0)),
+        dict(kernel_size=(3, 1), padding=(1, 0), padding_mode="circular"),
+        dict(kernel_size=(1, 1)),
+    ],
+    ids=str,
+)
+def test_it_is_a_conv2d_whatever_its_arguments(arguments):
+    """An adapter builds further ones, by the class of what it is put around."""
+    ours = TemporalConv(4, 6, **arguments)
+    theirs = nn.Conv2d(4, 6, **arguments)
+    theirs.load_state_dict(ours.state_dict())
+    for shape in [(2, 4, 7, 5), (4, 7, 5)]:
+        x, same = torch.randn(shape, requires_grad=True), None
+        same = x.detach().clone().requires_grad_()
+        torch.testing.assert_close(ours(x), theirs(same))
+        for conv, given in ((ours, x), (theirs, same)):
+            conv.zero_grad()
+            conv(given).square().sum().backward()
+        torch.testing.assert_close(x.grad, same.grad)
+        torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+
+
+def test_it_says_whether_it_is_causal():
+    assert "(causal=True" in repr(PseudoConv3d(3, causal=True)).replace("\n", "").replace(" ", "")
+    assert "causal" not in repr(PseudoConv3d(3))
+
+
+def test_images_keep_the_memory_format_in_which_they_came():
+    """There is nothing to convert for one convolution."""
+    for kernel in (3, 2):
+        conv, image = PseudoConv3d(3, 5, kernel), torch.randn(2, 3, 6, 7)
+        last = image.contiguous(memory_format=torch.channels_last)
+        assert conv(image).is_contiguous()
+        assert conv(last).is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(conv(image), conv(last))
+        video = image.unsqueeze(2)
+        assert torch.equal(conv(video), conv(image).unsqueeze(2))
 
 
 @pytest.mark.parametrize("causal", [True, False])

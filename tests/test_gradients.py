@@ -15,9 +15,9 @@ def randn(*shape, dtype=torch.float64):
     return torch.randn(shape, dtype=dtype, requires_grad=True)
 
 
-def conv(before, after, frames=4, batch=2):
-    tensors = randn(batch, 3, frames, 5), randn(2, 3, before + after + 1), randn(2)
-    return lambda x, w, b: conv_over_frames(x, w, b, before, after), tensors
+def conv(taps, padding, frames=4, batch=2):
+    tensors = randn(batch, 3, frames, 5), randn(2, 3, taps, 1), randn(2)
+    return lambda x, w, b: conv_over_frames(x, w, b, padding), tensors
 
 
 def norm(scaled, frames=3, pixels=(2, 1), silu=True):
@@ -38,12 +38,14 @@ def norm_of(x, scale):
 
 
 CASES = {
-    "conv": conv(1, 1),
-    "conv-even": conv(1, 0),
-    "conv-causal": conv(3, 0),
-    "conv-longer-than-the-clip": conv(4, 3, frames=2),
-    "conv-one-tap": conv(0, 0),
-    "conv-one-sample": conv(2, 2, batch=1),
+    "conv": conv(3, 1),
+    "conv-even": conv(2, 1),
+    "conv-padded-before": conv(4, 0, frames=7),
+    "conv-of-fewer-frames": conv(5, 1),
+    "conv-longer-than-the-clip": conv(9, 4, frames=2),
+    "conv-mostly-padding": conv(9, 8, frames=1),
+    "conv-one-tap": conv(1, 0),
+    "conv-one-sample": conv(5, 2, batch=1),
     "norm": norm(False),
     "norm-alone": norm(False, silu=False),
     "norm-alone-scaled": norm(True, silu=False),
@@ -69,7 +71,7 @@ def plain(monkeypatch):
 
     def run(function, *tensors):
         with monkeypatch.context() as patch:
-            patch.setattr(gradients, "by_hand", lambda x: False)
+            patch.setattr(gradients, "by_hand", lambda *tensors: False)
             return function(*tensors)
 
     return run

@@ -8,12 +8,20 @@ from torch import nn
 
 import make_a_video_pytorch
 from make_a_video_pytorch import InflatedModel, PseudoConv3d, deflate, inflate, temporal_parameters
-from make_a_video_pytorch.temporal import InflatedAttention, InflatedConv, temporal_parts
-from tests.image_models import ATTENTION, INFLATED, Net, PixelAttention, TokenAttention, inflated
+from make_a_video_pytorch.temporal import InflatedAttention, InflatedConv
+from tests.image_models import (
+    ATTENTION,
+    INFLATED,
+    Net,
+    PixelAttention,
+    TokenAttention,
+    inflated,
+    parts_of,
+)
 
 
 def names_in(video_model):
-    return list(temporal_parts(video_model.model))
+    return list(parts_of(video_model))
 
 
 def snapshot(model):
@@ -30,7 +38,7 @@ def test_convolutions_over_pixels_and_the_attention_that_was_asked_for():
     assert isinstance(model, InflatedModel)
     assert model.model is net
     assert names_in(model) == INFLATED
-    kinds = {name: type(part) for name, (_, part) in temporal_parts(net).items()}
+    kinds = {name: type(part) for name, part in parts_of(model).items()}
     assert kinds["pixels"] is kinds["tokens"] is InflatedAttention
     assert kinds["conv_in"] is kinds["down"] is kinds["up"] is kinds["conv_out"] is InflatedConv
 
@@ -68,18 +76,18 @@ def test_auto_knows_a_class_by_its_path():
 
 def test_the_sizes_that_were_asked_for():
     model = inflate(Net(), temporal_kernel_size=5, attention=[TokenAttention], heads=3, dim_head=4)
-    parts = {name: part for name, (_, part) in temporal_parts(model.model).items()}
-    assert parts["down"].conv.weight.shape == (8, 4, 5)
-    assert parts["up"].conv.weight.shape == (6, 6, 5)
+    parts = parts_of(model)
+    assert parts["down"].conv.weight.shape == (8, 4, 5, 1)
+    assert parts["up"].conv.weight.shape == (6, 6, 5, 1)
     assert parts["tokens"].attn.to_q.weight.shape == (12, 8)
     assert parts["tokens"].attn.heads == 3
     assert {part.clip for part in parts.values()} == {model.clip}
 
 
 def test_defaults():
-    parts = dict(temporal_parts(inflate(Net(), attention=ATTENTION).model))
-    assert parts["conv_in"][1].conv.kernel_size == (3,)
-    assert parts["pixels"][1].attn.to_q.weight.shape == (512, 8)
+    parts = parts_of(inflate(Net(), attention=ATTENTION))
+    assert parts["conv_in"].conv.kernel_size == (3, 1)
+    assert parts["pixels"].attn.to_q.weight.shape == (512, 8)
 
 
 def test_the_model_itself_may_be_a_convolution():
@@ -89,6 +97,31 @@ def test_the_model_itself_may_be_a_convolution():
     assert model.temporal_state_dict().keys() == {"temporal.conv.weight", "temporal.conv.bias"}
     model.load_temporal_state_dict(model.temporal_state_dict())
     assert model(torch.randn(2, 3, 5, 6, 7)).shape == (2, 4, 5, 4, 5)
+
+
+def test_any_name_of_a_module_will_do():
+    """Parts are held under names of their own, which must not meet."""
+
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.temporal, self.values = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1)
+            self.model = nn.ModuleDict({"a_b": nn.Conv2d(3, 3, 3, padding=1)})
+            self.model_a = nn.ModuleDict({"b": nn.Conv2d(3, 3, 3, padding=1)})
+            self.keys = nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x):
+            convs = (self.temporal, self.values, self.model["a_b"], self.model_a["b"], self.keys)
+            for conv in convs:
+                x = conv(x)
+            return x
+
+    model = inflated(Named(), attention=(), moved=True)
+    assert names_in(model) == ["temporal", "model.a_b", "model_a.b", "keys"]
+    assert {name.rpartition(".temporal.")[0] for name in model.temporal_state_dict()} == {
+        "temporal", "model.a_b", "model_a.b", "keys"
+    }  # fmt: skip
+    assert model.check(torch.randn(2, 3, 4, 5, 6)) == []
 
 
 def test_a_module_in_two_places_is_inflated_once():
@@ -101,13 +134,14 @@ def test_a_module_in_two_places_is_inflated_once():
 def test_parts_are_like_the_module_they_hang_on():
     net = Net().eval()
     net.down.double().train()
-    net.conv_in.to("meta")
-    inflated(net)
-    assert net.down.temporal.conv.weight.dtype == torch.float64
-    assert net.conv_in.temporal.conv.weight.is_meta
-    assert net.down.temporal.training
-    assert not net.up.temporal.conv.training
-    assert all(p.requires_grad for p in temporal_parameters(net))
+    model = inflated(net)
+    parts = parts_of(model)
+    assert parts["down"].conv.weight.dtype == torch.float64
+    assert parts["down"].training
+    assert not parts["up"].conv.training
+    assert all(p.requires_grad for p in temporal_parameters(model))
+    parts = parts_of(inflated(Net().to("meta")))
+    assert all(p.is_meta for part in parts.values() for p in part.parameters())
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # torch's own, of the old kind
@@ -155,9 +189,15 @@ class Plain(nn.Module):
         return x
 
 
-def with_temporal():
+def with_one_on_meta():
     net = Net()
-    net.up.temporal = 3
+    net.down.to("meta")
+    return net
+
+
+def with_eight_bits():
+    net = Net()
+    net.down.to(torch.float8_e4m3fn)
     return net
 
 
@@ -223,10 +263,16 @@ REFUSED = [
         r"`attention` \(=LSTM, Bilinear\) must name the class of a module of the model",
     ),
     (
-        with_temporal,
+        with_one_on_meta,
         {},
         ValueError,
-        r"`up` \(a ParametrizedConv2d\) must have no attribute `temporal`",
+        r"`down` \(a Conv2d\) is offloaded: inflate the model before that",
+    ),
+    (
+        with_eight_bits,
+        {},
+        ValueError,
+        r"`down` \(a Conv2d\) is kept in torch.float8_e4m3fn: inflate the model before that",
     ),
     (
         with_plain,
@@ -239,7 +285,7 @@ REFUSED = [
         lambda: inflated(Net()).model,
         {},
         ValueError,
-        "`model` must not be inflated already, as its `conv_in.temporal` is",
+        "`model` must not be inflated already, as its `conv_in` is",
     ),
     (lambda: inflated(Net()), {}, ValueError, "`model` must not be inflated already, as it is"),
     (

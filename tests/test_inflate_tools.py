@@ -162,11 +162,14 @@ def replica_of(model):
     return replicas[model]
 
 
-def test_replicas_in_threads_do_not_mix_their_videos():
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_replicas_in_threads_do_not_mix_their_videos(wrapped):
     model = bare(Net())
     inputs = [video(), video(3, 2), torch.randn(6, 3, 5, 7)]  # 6 rows each
     with torch.no_grad():
         expected = [model(x, 0.5) for x in inputs]
+    if wrapped:  # since the last call
+        model.model.down = nn.Sequential(model.model.down)
     wrong = []
 
     def work(index):
@@ -182,6 +185,9 @@ def test_replicas_in_threads_do_not_mix_their_videos():
         thread.join()
     assert len(wrong) == 300
     assert not any(wrong)
+    with torch.no_grad():
+        assert torch.equal(model(inputs[2], 0.5), expected[2])
+        assert torch.equal(model(inputs[0], 0.5), expected[0])
 
 
 def built(frozen: bool):

@@ -15,7 +15,8 @@ def test_every_pixel_of_every_frame_attends_to_the_tokens(flash):
     out = cross(x, context, mask)
     for b, f, h, w in [(0, 0, 0, 0), (0, 2, 1, 4), (1, 1, 0, 3)]:
         q = cross.to_q(cross.norm(x[b, f, h, w])).view(3, 4)
-        k, v = cross.to_kv(cross.context_norm(context[b]))
+        normed = cross.context_norm(context[b])
+        k, v = cross.to_k(normed), cross.to_v(normed)
         heads = []
         for head in range(3):
             own = slice(4 * head, 4 * head + 4)

@@ -28,7 +28,7 @@ def test_causal_padding_follows_the_temporal_kernel():
     """imagen-pytorch: it follows the spatial one."""
     conv = randomize(PseudoConv3d(3, kernel_size=3, temporal_kernel_size=5, causal=True))
     assert conv(torch.randn(1, 3, 6, 4, 5)).shape == (1, 3, 6, 4, 5)
-    assert conv.temporal_conv.before == 4
+    assert conv.around == (4, 0)
 
 
 def test_downsampling_over_time_does_not_amplify():
@@ -46,8 +46,8 @@ def test_the_projection_out_of_attention_over_time_is_zero_with_its_bias():
 def test_the_temporal_convolutions_of_a_residual_block_mix_frames():
     """pseudo-3D ResNets with a temporal kernel of 1 mix nothing."""
     block = ResnetBlock(3, 4)
-    assert block.block1.project.temporal_conv.kernel_size == (3,)
-    assert block.block2.project.temporal_conv.kernel_size == (3,)
+    assert block.block1.project.temporal_conv.kernel_size == (3, 1)
+    assert block.block2.project.temporal_conv.kernel_size == (3, 1)
 
 
 def test_a_whole_unet_starts_as_its_image_model():

@@ -42,7 +42,7 @@ def test_the_bias_is_the_network_of_the_offset(sizes):
             for layer in bias.net:
                 value = layer(value)
             expected[:, i, j] = value
-    torch.testing.assert_close(bias(*sizes), expected)
+    torch.testing.assert_close(bias(*sizes, dtype=torch.float64), expected)
 
 
 def test_the_bias_of_a_part_is_the_part_of_the_bias():

@@ -33,7 +33,7 @@ def test_equals_its_parts_written_out(dim_out, cond_dim):
 def test_a_block_takes_its_kernel_sizes():
     block = Block(3, 4, 5, 2)
     assert block.project.spatial_conv.kernel_size == (5, 5)
-    assert block.project.temporal_conv.kernel_size == (2,)
+    assert block.project.temporal_conv.kernel_size == (2, 1)
     assert block(torch.randn(1, 3, 4, 5, 6)).shape == (1, 4, 4, 5, 6)
 
 

@@ -5,13 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from make_a_video_pytorch import temporal_parameters
 from make_a_video_pytorch.temporal import (
     Clip,
     InflatedAttention,
     InflatedConv,
     attach,
     detach,
-    temporal_parts,
+    part_of,
 )
 from tests.zoo import randomize
 
@@ -28,7 +29,7 @@ def conv_over_frames(out, conv, groups):
     """With one conv1d for each pixel."""
     h, w = out.shape[2:]
     x = out.unflatten(0, (B, -1)).permute(0, 3, 4, 2, 1).flatten(0, 2)  # (b h w) c f
-    x = F.conv1d(x, conv.weight, conv.bias, padding="same", groups=groups)
+    x = F.conv1d(x, conv.weight.squeeze(-1), conv.bias, padding="same", groups=groups)
     return x.unflatten(0, (B, h, w)).permute(0, 4, 3, 1, 2).flatten(0, 1)
 
 
@@ -49,11 +50,10 @@ def test_a_convolution_over_frames_is_added(groups, channels_last):
 def attention_over_frames(x, attn, angles):
     """With one matrix of scores for each pixel and head, and complex numbers for positions."""
     x = F.rms_norm(x, x.shape[-1:], attn.norm.gamma, eps=1e-12)  # b f n c
-    w_k, w_v = attn.to_kv.weight.chunk(2)
     q, k, v = (
-        (x @ weight.T).unflatten(-1, (attn.heads, attn.dim_head)) for weight in
-        (attn.to_q.weight, w_k, w_v)
-    )  # fmt: skip
+        (x @ layer.weight.T).unflatten(-1, (attn.heads, attn.dim_head))
+        for layer in (attn.to_q, attn.to_k, attn.to_v)
+    )
 
     def rotated(x):
         real, imaginary = x.chunk(2, dim=-1)
@@ -120,10 +120,19 @@ def test_every_parameter_is_marked_as_temporal():
         InflatedConv("conv", nn.Conv2d(3, 6, 3), clip(), 3),
         InflatedAttention("attn", 6, clip(), 3, 4),
     ):
-        assert all(module.is_temporal for module in part.modules())
+        assert temporal_parameters(part) == list(part.parameters())
 
 
-def test_a_hook_and_a_child_are_all_that_is_left_behind():
+def test_weights_without_values_are_an_error():
+    part = InflatedConv("conv", nn.Conv2d(3, 6, 3), clip(), 3).to("meta")
+    with pytest.raises(ValueError, match=r"`weight` \(on meta\) must be moved or loaded to where"):
+        part(torch.randn(B * FRAMES, 6, 7, 4), ())
+    part = InflatedAttention("attn", 6, clip(), 3, 4).to("meta")
+    with pytest.raises(RuntimeError, match="meta"):
+        part(torch.randn(B * FRAMES, 7, 6), ())
+
+
+def test_a_hook_and_an_attribute_are_all_that_is_left_behind():
     conv = nn.Conv2d(3, 6, 3)
     before = {key: repr(value) for key, value in vars(conv).items()}
     part = randomize(InflatedConv("conv", conv, clip(), 3))
@@ -131,9 +140,14 @@ def test_a_hook_and_a_child_are_all_that_is_left_behind():
     expected = conv(x)
     attach(conv, part)
     assert type(conv) is nn.Conv2d
-    assert temporal_parts(nn.Sequential(conv)) == {"0": (conv, part)}
+    assert part_of(conv) is part
+    assert list(conv.children()) == []
+    assert list(conv.state_dict()) == ["weight", "bias"]
+    assert torch.equal(conv(x), part(expected, ()))
+    attach(conv, part)  # once more makes no second hook
     assert torch.equal(conv(x), part(expected, ()))
     detach(conv)
+    assert part_of(conv) is None
     assert torch.equal(conv(x), expected)
     assert {key: repr(value) for key, value in vars(conv).items()} == before
 

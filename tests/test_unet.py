@@ -63,12 +63,12 @@ def test_causal_leaves_earlier_frames_alone_bit_for_bit(changed, rotary):
 def test_causal_attention_alone_leaves_the_convolutions_as_they_were():
     unet = SpaceTimeUnet(**UNET, causal_time_attn=True)
     assert unet.mid_attn.temporal_attn.attend.causal
-    assert unet.conv_in.temporal_conv.after == 1
+    assert unet.conv_in.around == (1, 1)
     causal = SpaceTimeUnet(**UNET, causal=True)
     assert causal.mid_attn.temporal_attn.attend.causal
-    convs = [m.temporal_conv for m in causal.modules() if getattr(m, "temporal_conv", None)]
+    convs = [m for m in causal.modules() if getattr(m, "temporal_conv", None)]
     assert len(convs) > 10
-    assert {conv.after for conv in convs} == {0}
+    assert {conv.around for conv in convs} == {(2, 0)}
 
 
 def test_each_sample_has_its_own_timestep():
