@@ -82,7 +82,7 @@ def test_a_wrapper_around_a_part_runs():
         wrapped(model.temporal, key, Around)
     assert torch.equal(model(*x), expected)
     assert len(temporal_parameters(model)) == len(temporal_parameters(inflated(Net())))
-    with pytest.raises(ValueError, match="`conv_in.temporal.conv.bias` is hidden by what is wrapp"):
+    with pytest.raises(ValueError, match=r"`conv_in\.temporal\.conv\.bias` is hidden by"):
         model.temporal_state_dict()
 
 

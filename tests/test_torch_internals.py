@@ -16,7 +16,6 @@ from make_a_video_pytorch.torch_internals import (
     is_transforming,
 )
 
-
 # torch scripts its own decompositions
 scripted = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 
