@@ -166,9 +166,13 @@ def bias_span(length: int, window: int | None) -> int:
 def fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool) -> Tensor:
     """Attention on a fused kernel, with `bias` (b|1 g|1 i j) or `causal`, not both."""
     with backends_for(q, k, v, bias):
-        if bias is not None:
-            return attention_with_bias(q, k, v, bias)
-        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        if bias is None:
+            return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        out = attention_with_bias(q, k, v, bias)
+    if torch.onnx.is_in_onnx_export():  # which takes another kernel's layout for this one's
+        in_memory = out.transpose(1, 2).clone(memory_format=torch.contiguous_format)
+        return in_memory.transpose(1, 2)
+    return out
 
 
 def explicit(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool) -> Tensor:

@@ -138,7 +138,12 @@ def plain_rms_norm(
     x: Tensor, gamma: Tensor, eps: float, scale: Tensor | None, shift: Tensor | None, silu: bool
 ) -> Tensor:
     """What `rms_norm` is made of."""
-    x = F.rms_norm(x, gamma.shape, gamma, eps)
+    if torch.onnx.is_in_onnx_export():  # whose optimizer drops so small an `eps` from a sum
+        full = x.to(torch.promote_types(x.dtype, torch.float32))
+        rate = full.square().mean(-1, keepdim=True).clamp(min=eps).rsqrt()
+        x = (full * rate).to(x.dtype) * gamma
+    else:
+        x = F.rms_norm(x, gamma.shape, gamma, eps)
     x = x if scale is None else x * (scale + 1) + shift
     return F.silu(x) if silu else x
 
