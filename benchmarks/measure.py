@@ -31,16 +31,43 @@ def wait(device: str) -> None:
 
 def medians(runs: dict[str, Run], repeats: int, device: str) -> dict[str, float]:
     """Seconds that each of `runs` takes: the median of `repeats`, taken in turns."""
+    warm_up(runs)
+    return in_turns(runs, [list(runs)] * repeats, device)
+
+
+def rounds(runs: dict[str, Run], repeats: int, count: int, device: str) -> list[dict[str, float]]:
+    """The medians of `count` rounds of `repeats` turns, in which no place is favoured."""
+    warm_up(runs)
+    turns = [order(list(runs), turn) for turn in range(count * repeats)]
+    return [
+        in_turns(runs, turns[first : first + repeats], device)
+        for first in range(0, count * repeats, repeats)
+    ]
+
+
+def order(names: list[str], turn: int) -> list[str]:
+    """Who goes first in a turn, who next: each in each place, and before and after each other."""
+    cycle, first = divmod(turn, len(names))
+    names = names[first:] + names[:first]
+    return names[::-1] if cycle % 2 else names
+
+
+def warm_up(runs: dict[str, Run]) -> None:
+    """Call each twice: what is allocated, chosen or compiled once."""
+    for run in runs.values():
+        run()
+        run()
+
+
+def in_turns(runs: dict[str, Run], turns: list[list[str]], device: str) -> dict[str, float]:
+    """Seconds that each of `runs` takes, the median over `turns`, which are their names."""
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():  # what is allocated, chosen or compiled once
-        run()
-        run()
-    for _ in range(repeats):
-        for name, run in runs.items():
+    for names in turns:
+        for name in names:
             gc.collect()
             wait(device)
             start = time.perf_counter()
-            run()
+            runs[name]()
             wait(device)
             times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}

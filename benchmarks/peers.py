@@ -1,10 +1,12 @@
-"""What this library is measured against: 0.4.0, diffusers, and plain 2D layers."""
+"""What this library is measured against: 0.4.0, its commits, diffusers, and plain 2D layers."""
 
 from __future__ import annotations
 
 import importlib
+import io
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +16,8 @@ from torch import Tensor, nn
 
 from make_a_video_pytorch import SpaceTimeUnet
 
+ROOT = Path(__file__).parent.parent
+PACKAGE = "make_a_video_pytorch"
 ORIGINAL = "make-a-video-pytorch==0.4.0"
 
 
@@ -23,26 +27,64 @@ def original(folder: Path) -> ModuleType:
     Raises:
         subprocess.CalledProcessError: if it cannot be installed.
     """
-    if not (folder / "make_a_video_pytorch").is_dir():
+    if not (folder / PACKAGE).is_dir():
         pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(folder)]
         subprocess.run([*pip, ORIGINAL], capture_output=True, text=True, check=True)
 
+    return aside(folder, "original")
+
+
+def resolve(commit: str) -> str:
+    """The full hash of a commit of this repository.
+
+    Raises:
+        ValueError: if it is none, or lacks the package.
+    """
+    try:
+        found = git("rev-parse", "--verify", f"{commit}^{{commit}}").decode().strip()
+        git("rev-parse", "--verify", f"{found}:./{PACKAGE}")
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, "stderr", None) or str(error).encode()
+        raise ValueError(
+            f"`commit` (={commit!r}) must be a commit of this repository that has {PACKAGE}/: "
+            + reason.decode().splitlines()[0]
+        ) from error
+    return found
+
+
+def at_commit(commit: str, folder: Path) -> ModuleType:
+    """The package as it was at a commit, by its full hash, put into `folder` and imported aside."""
+    with zipfile.ZipFile(io.BytesIO(git("archive", "--format=zip", commit, PACKAGE))) as files:
+        files.extractall(folder)
+    return aside(folder, f"commit_{commit}")
+
+
+def git(*arguments: str) -> bytes:
+    """What git prints in the root of this repository."""
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, check=True).stdout
+
+
+def aside(folder: Path, prefix: str) -> ModuleType:
+    """The package in `folder`, beside the one that is imported; its modules are `prefix`_..."""
+
     def ours() -> dict[str, ModuleType]:
-        names = [name for name in sys.modules if name.partition(".")[0] == "make_a_video_pytorch"]
+        names = [name for name in sys.modules if name.partition(".")[0] == PACKAGE]
         return {name: sys.modules.pop(name) for name in names}
 
     kept = ours()
     sys.path.insert(0, str(folder))
     try:
-        package = importlib.import_module("make_a_video_pytorch")
-        for name, module in ours().items():  # a compiler looks modules up by their names
-            module.__name__ = f"original_{name}"
-            sys.modules[module.__name__] = module
+        package = importlib.import_module(PACKAGE)
     finally:
+        imported = ours()
         sys.path.remove(str(folder))
         sys.modules.update(kept)
     if not Path(package.__file__).is_relative_to(folder):
-        raise ImportError(f"{ORIGINAL} is not what was imported from {folder}")
+        raise ImportError(f"{PACKAGE} was imported from {package.__file__}, not from {folder}")
+    for name, module in imported.items():  # a compiler looks modules up by their names
+        module.__name__ = f"{prefix}_{name}"
+        sys.modules[module.__name__] = module
     return package
 
 

@@ -4,6 +4,7 @@
 
 Every comparison takes turns, call by call, and reports medians. The record goes into
 benchmarks/RESULTS.md, in the section of the device, and the plot of the growth beside it.
+`python benchmarks/run.py --against COMMIT` measures a commit of this library beside now instead.
 """
 
 from __future__ import annotations
@@ -11,87 +12,60 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
-from torch import Tensor, nn
 
 import make_a_video_pytorch
-from benchmarks import peers
+from benchmarks import against, peers
+from benchmarks.cases import (
+    CASES,
+    DEVICE,
+    MODES,
+    UNET,
+    Case,
+    Models,
+    memory,
+    on,
+    peak,
+    perturb,
+    runs_of,
+    step,
+)
 from benchmarks.measure import (
     Limits,
-    Run,
     attention_kernels,
     exponent,
     limits,
     medians,
-    peak_memory,
     work,
 )
 from make_a_video_pytorch import SpaceTimeUnet
 
 HERE = Path(__file__).parent
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-UNET = {
-    "dim": 32,
-    "dim_mult": (1, 2, 4, 8),
-    "resnet_block_depths": (1, 1, 1, 2),
-    "self_attns": (False, False, True, True),
-    "temporal_compression": (False, False, False, True),
-}
-Models = tuple[dict[str, nn.Module], tuple[Tensor, ...]]
+U_NET = "SpaceTimeUnet, 8 frames of 64x64"
 
 
 @cache
-def original() -> object:
+def original() -> ModuleType:
     """0.4.0, in a folder that later runs find again."""
     return peers.original(Path(tempfile.gettempdir()) / "make-a-video-pytorch-0.4.0")
 
 
-def pair(name: str, arguments: dict[str, object], *inputs: tuple[int, ...]) -> Models:
-    """A module of this library and of 0.4.0 with the same weights, and inputs of these shapes."""
-    ours = getattr(make_a_video_pytorch, name)(**arguments)
-    theirs = getattr(original(), name)(**arguments)
-    with torch.no_grad():  # as after a training: what is zero at first can be skipped by no one
-        for parameter in theirs.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.02)
+def pair(case: Case) -> Models:
+    """The module of this library and of 0.4.0 with the same weights, and its inputs."""
+    ours, theirs = case.build(make_a_video_pytorch), case.build(original())
+    perturb(*theirs.parameters())
     ours.load_state_dict(theirs.state_dict())
-    xs = tuple(torch.randn(shape) for shape in inputs)
-    if name == "SpaceTimeUnet":
-        xs = (*xs, torch.full((inputs[0][0],), 500.0))
-    return {"ours": ours, "0.4.0": theirs}, xs
-
-
-CONV = {"dim": 64, "kernel_size": 3}
-ATTENTION = {"dim": 64}
-AGAINST_ORIGINAL: dict[str, Callable[[], Models]] = {
-    "PseudoConv3d, 8 frames of 32x32": partial(pair, "PseudoConv3d", CONV, (1, 64, 8, 32, 32)),
-    "PseudoConv3d, 8 images": partial(pair, "PseudoConv3d", CONV, (8, 64, 32, 32)),
-    "SpatioTemporalAttention, 8 frames of 16x16": partial(
-        pair, "SpatioTemporalAttention", ATTENTION, (1, 64, 8, 16, 16)
-    ),
-    "the same without bias": partial(
-        pair, "SpatioTemporalAttention", {**ATTENTION, "pos_bias": False}, (1, 64, 8, 16, 16)
-    ),
-    "the same, causal": partial(
-        pair, "SpatioTemporalAttention", {**ATTENTION, "causal_time_attn": True}, (1, 64, 8, 16, 16)
-    ),
-    "SpatioTemporalAttention, 8 images": partial(
-        pair, "SpatioTemporalAttention", ATTENTION, (8, 64, 16, 16)
-    ),
-    "SpaceTimeUnet, 8 frames of 64x64": partial(pair, "SpaceTimeUnet", UNET, (1, 3, 8, 64, 64)),
-    "SpaceTimeUnet, 8 images": partial(pair, "SpaceTimeUnet", UNET, (8, 3, 64, 64)),
-}
-U_NET = "SpaceTimeUnet, 8 frames of 64x64"
+    return {"ours": ours, "0.4.0": theirs}, case.inputs()
 
 
 def beside_diffusers() -> Models:
@@ -112,42 +86,10 @@ def alone(frames: int, size: int, clips: int = 1, **changes: object) -> Models:
     )
 
 
-def step(model: nn.Module, inputs: tuple[Tensor, ...], mode: str) -> None:
-    """One call: forward without gradients, or forward and backward."""
-    if mode == "forward":
-        with torch.no_grad():
-            model(*inputs)
-        return
-    model.zero_grad(set_to_none=True)
-    model(*inputs).square().mean().backward()
-
-
-def runs_of(models: dict[str, nn.Module], inputs: tuple[Tensor, ...], mode: str) -> dict[str, Run]:
-    """A call of each of `models`, to be measured in turns."""
-    return {key: partial(step, model, inputs, mode) for key, model in models.items()}
-
-
-def on(device: str, dtype: torch.dtype, models: Models) -> Models:
-    """`models` and their inputs moved there; timesteps stay as exact as they are."""
-    modules, (x, *rest) = models
-    for module in modules.values():
-        module.to(device, dtype)
-    return modules, (x.to(device, dtype), *(t.to(device) for t in rest))
-
-
-def memory(case: str, variant: str, mode: str, dtype: str) -> float:
-    """MiB at the peak of one call, in a process of its own: the median of three."""
-    command = [sys.executable, __file__, "--memory", case, variant, mode, "--dtype", dtype]
-    runs = [
-        subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(3)
-    ]  # the heap of a CPU comes out 20 MiB smaller or larger
-    return statistics.median(float(run.stdout.split()[-1]) for run in runs)
-
-
 def build(case: str) -> Models:
     """The models of a case, by its name, or by frames and size."""
-    if case in AGAINST_ORIGINAL:
-        return AGAINST_ORIGINAL[case]()
+    if case in CASES:
+        return pair(CASES[case])
     frames, size = case.split("x")
     return alone(int(frames), int(size))
 
@@ -158,13 +100,13 @@ def against_original(best: Limits, args: argparse.Namespace) -> str:
         "| | | ms | 0.4.0 | times as fast | MiB | 0.4.0 | share | bound by | share of the bound |",
         "|---|---|--:|--:|--:|--:|--:|--:|---|--:|",
     ]
-    for name in AGAINST_ORIGINAL:
+    for name in CASES:
         models, inputs = on(DEVICE, args.type, build(name))
-        for mode in ("forward", "training"):
+        for mode in MODES:
             runs = runs_of(models, inputs, mode)
             times = medians(runs, args.repeats, DEVICE)
             bound, limit = work(runs["ours"]).bound(best)
-            peaks = [memory(name, variant, mode, args.dtype) for variant in models]
+            peaks = [memory(name, variant, mode, "--dtype", args.dtype) for variant in models]
             rows.append(
                 f"| {name} | {mode} | {1e3 * times['ours']:.1f} | {1e3 * times['0.4.0']:.1f} | "
                 f"**{times['0.4.0'] / times['ours']:.2f}** | {peaks[0]:.0f} | {peaks[1]:.0f} | "
@@ -181,7 +123,7 @@ def against_diffusers(best: Limits, args: argparse.Namespace) -> str:
         "| | | parameters | GFLOP | ms | GFLOP/s | per FLOP, beside ours | of the matmul |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
-    for mode in ("forward", "training"):
+    for mode in MODES:
         runs = runs_of(models, inputs, mode)
         flops = {key: work(run).flops for key, run in runs.items()}
         times = medians(runs, max(args.repeats // 3, 1), DEVICE)  # one of them takes long
@@ -204,7 +146,7 @@ def image_path(args: argparse.Namespace) -> str:
     inputs = torch.randn(8, 3, 64, 64), torch.full((8,), 500.0)
     models, inputs = on(DEVICE, args.type, (models, inputs))
     rows = []
-    for mode in ("forward", "training"):
+    for mode in MODES:
         runs = runs_of(models, inputs, mode)
         times = medians(runs, 2 * args.repeats, DEVICE)
         rows.append(
@@ -215,10 +157,10 @@ def image_path(args: argparse.Namespace) -> str:
     runs = {}
     for dtype in (torch.float32, torch.bfloat16):
         models, inputs = on(DEVICE, dtype, alone(8, 64))
-        for mode in ("forward", "training"):
+        for mode in MODES:
             runs[mode, dtype] = partial(step, models["ours"], inputs, mode)
     times = medians(runs, max(args.repeats // 3, 1), DEVICE)
-    for mode in ("forward", "training"):
+    for mode in MODES:
         full, half = times[mode, torch.float32], times[mode, torch.bfloat16]
         rows.append(
             f"- 8 frames, {mode} in bf16: {1e3 * half:.0f} ms, in fp32 {1e3 * full:.0f} ms: "
@@ -236,7 +178,7 @@ def kernels(args: argparse.Namespace) -> str:
         ("rotary positions", {"attn_pos_bias": False, "attn_rotary": True}),
     ):
         models, inputs = on(DEVICE, args.type, alone(8, 64, **arguments))
-        for mode in ("forward", "training"):
+        for mode in MODES:
             counts = attention_kernels(runs_of(models, inputs, mode)["ours"], DEVICE)
             names = ", ".join(f"`{name}` {count} times" for name, count in counts.items())
             rows.append(f"- {positions}, {mode}: {names or 'none'}")
@@ -250,7 +192,7 @@ def wide(best: Limits, args: argparse.Namespace) -> str:
         return "not measured: for a GPU"
     models, inputs = on(DEVICE, args.type, alone(16, 64, clips=4, dim=256))
     rows = []
-    for mode in ("forward", "training"):
+    for mode in MODES:
         runs = runs_of(models, inputs, mode)
         time, flops = medians(runs, args.repeats, DEVICE)["ours"], work(runs["ours"]).flops
         rows.append(
@@ -283,7 +225,7 @@ def growth(args: argparse.Namespace) -> str:
             runs[size] = partial(step, models["ours"], inputs, "forward")
         times = medians(runs, max(args.repeats // 2, 3), DEVICE)
         peaks = {
-            size: memory(f"{frames}x{side}", "ours", "forward", args.dtype)
+            size: memory(f"{frames}x{side}", "ours", "forward", "--dtype", args.dtype)
             for frames, side, size in cases
         }
         rows.append(f"| {name} | | " + " | ".join(map(str, sizes)) + " | " * (6 - len(sizes)) + "|")
@@ -313,7 +255,7 @@ def compiled(args: argparse.Namespace) -> str:
     eager, inputs = on(DEVICE, args.type, build(U_NET))
     models = {key: torch.compile(model, dynamic=False) for key, model in eager.items()}
     models |= {f"{key}, eager": model for key, model in eager.items()}
-    for mode in ("forward", "training"):
+    for mode in MODES:
         runs = runs_of(models, inputs, mode)
         times = medians(runs, args.repeats, DEVICE)
         ours, theirs = (
@@ -363,18 +305,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--repeats", type=int, default=11, help="times that each call is measured")
-    add("--out", type=Path, default=HERE / "RESULTS.md", help="where the record goes")
+    add("--out", type=Path, help="where the record goes: RESULTS.md; --against only prints it")
     add("--compile", action="store_true", help="measure under torch.compile too: minutes more")
     add("--dtype", default="float32", choices=["float32", "bfloat16"])
+    add("--against", metavar="COMMIT", help="measure this commit and the files as they are now")
+    add("--rows", metavar="TEXT", help="with --against, only rows that have this in their name")
     add("--memory", nargs=3, metavar=("CASE", "VARIANT", "MODE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.type = getattr(torch, args.dtype)
     torch.manual_seed(0)
+    if args.against is None and args.rows is not None:
+        parser.error("--rows is for --against")
+    if args.against is not None:
+        if args.compile:
+            parser.error("--compile is not for --against")
+        return against.main(args, parser, machine(["torch"]))
     if args.memory:
         case, variant, mode = args.memory
-        models, inputs = on(DEVICE, args.type, build(case))
-        print(peak_memory(partial(step, models[variant], inputs, mode), DEVICE))
+        print(peak(build(case), variant, mode, args.type))
         return 0
+    out = args.out or HERE / "RESULTS.md"
     best = limits(DEVICE, args.type, args.repeats)
     section = [
         machine() + f"; {args.dtype}, medians of {args.repeats} turns (a third beside diffusers).",
@@ -399,10 +349,10 @@ def main() -> int:
         "### Under torch.compile",
         "not measured",
     ]
-    write("\n\n".join(section), args.out)
+    write("\n\n".join(section), out)
     if args.compile:  # takes long, and may fail
         section[-1] = compiled(args)
-        write("\n\n".join(section), args.out)
+        write("\n\n".join(section), out)
     return 0
 
 

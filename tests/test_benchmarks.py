@@ -1,11 +1,15 @@
 import subprocess
 import sys
+from collections import Counter
+from itertools import permutations
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks import inflated, measure, peers, run
+import make_a_video_pytorch
+from benchmarks import against, inflated, measure, peers, run
 from make_a_video_pytorch import SpaceTimeUnet, SpatioTemporalAttention
 from tests.zoo import UNET, randomize
 
@@ -37,6 +41,150 @@ def test_calls_take_turns():
     )
     assert times.keys() == {"a", "b"}
     assert "".join(calls) == "aabb" + "ab" * 3
+
+
+def test_no_place_in_a_turn_is_favoured(monkeypatch):
+    """Nor is one run always before another."""
+    monkeypatch.setattr(measure, "gc", SimpleNamespace(collect=lambda: None))
+    calls = []
+    runs = {name: lambda name=name: calls.append(name) for name in "abc"}
+    assert len(measure.rounds(runs, 4, 3, "cpu")) == 3
+    assert "".join(calls[:6]) == "aabbcc"
+    turns = Counter(zip(*[iter(calls[6:])] * 3, strict=True))
+    assert turns == dict.fromkeys(permutations("abc"), 2)
+
+
+def test_a_round_is_the_median_of_its_turns(monkeypatch):
+    now = 0.0
+
+    def run_of(seconds):
+        seconds = iter(seconds)
+
+        def run():
+            nonlocal now
+            now += next(seconds)
+
+        return run
+
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: now))
+    warm = [100.0, 100.0]
+    runs = {"a": run_of([*warm, 1, 2, 9, 3, 3, 3]), "b": run_of([*warm, 5, 5, 4, 8, 6, 7])}
+    assert measure.rounds(runs, 3, 2, "cpu") == [{"a": 2, "b": 5}, {"a": 3, "b": 7}]
+
+
+@pytest.mark.parametrize(
+    ("now", "ratio", "verdict"),
+    [
+        ((1.8, 4.0, 7.0), 1.75, "slower"),  # by the median: one round is faster
+        ((1.7, 4.0, 5.0), 1.25, "within"),
+        ((1.8, 1.8, 4.4), 0.9, "within"),
+        ((1.7, 1.7, 8.0), 0.85, "faster"),
+    ],
+)
+def test_a_verdict_is_given_outside_of_the_spread_of_the_commit(now, ratio, verdict):
+    times = [
+        {"then": then, "again": again, "now": now}
+        for then, again, now in zip((2.0, 2.0, 4.0), (1.8, 2.0, 5.0), now, strict=True)
+    ]
+    found = against.compare(times)
+    assert (found.lowest, found.highest, found.then) == (0.9, 1.25, 2.0)
+    assert found.ratio == ratio
+    assert found.verdict == verdict
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory) -> ModuleType:
+    """The package as it was at the last commit."""
+    try:
+        commit = peers.resolve("HEAD")
+    except ValueError as error:
+        pytest.skip(f"needs the repository: {error}")
+    return peers.at_commit(commit, tmp_path_factory.mktemp("head"))
+
+
+def test_a_commit_is_imported_aside(head):
+    assert head.PseudoConv3d is not make_a_video_pytorch.PseudoConv3d
+    assert sys.modules["make_a_video_pytorch"] is make_a_video_pytorch
+    assert head.__name__ == f"commit_{peers.resolve('HEAD')}_make_a_video_pytorch"
+    assert sys.modules[head.__name__] is head
+    assert Path(sys.modules[head.PseudoConv3d.__module__].__file__).is_relative_to(peers.ROOT)
+
+
+@pytest.mark.parametrize("name", ["PseudoConv3d, 8 images", "the same, causal", against.INFLATED])
+def test_outputs_of_then_and_now_are_compared(head, name):
+    models, inputs = against.build(head, name)
+    assert models["then"] is not models["again"]
+    assert isinstance(models["again"], type(models["then"]))
+    assert not isinstance(models["now"], type(models["then"]))
+    for mode in ("forward", "training"):
+        assert against.difference(models, inputs, mode) < 1e-4
+    with torch.no_grad():
+        next(models["now"].parameters()).mul_(1.1)
+    with pytest.raises(AssertionError, match="not close"):
+        against.difference(models, inputs, "forward")
+
+
+def test_temporal_weights_are_perturbed_too(head):
+    for name in against.names(head):
+        if "SpaceTimeUnet" in name:
+            continue
+        models, inputs = against.build(head, name)
+        with torch.no_grad():
+            outs = {key: model(*inputs) for key, model in models.items()}
+        assert torch.equal(outs["then"], outs["again"])
+        if inputs[0].ndim == 5:
+            still = inputs[0][:, :, :1].expand_as(inputs[0])
+            assert not torch.equal(models["now"](still)[:, :, 0], models["now"](still[:, :, 0]))
+
+
+def test_a_commit_is_measured(head, tmp_path: Path, monkeypatch, capsys):
+    """Into no file, unless it is told."""
+    monkeypatch.setattr(run, "HERE", tmp_path)
+    monkeypatch.setattr(against, "ROUNDS", 2)
+    monkeypatch.setattr(
+        against, "memory", lambda name, variant, *rest: {"then": 4, "now": 5}[variant]
+    )
+    command = ["run.py", "--against", "HEAD", "--rows", "Conv3d, 8 im", "--repeats", "1"]
+    monkeypatch.setattr(sys, "argv", command)
+    assert run.main() == 0
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(sys, "argv", [*command, "--out", str(tmp_path / "against.md")])
+    capsys.readouterr()
+    assert run.main() == 0
+    printed = capsys.readouterr().out
+    assert printed == (tmp_path / "against.md").read_text()
+    about, _, header, rule, *rows = printed.splitlines()
+    assert "float32, medians of 2 rounds of 1 turns" in about
+    assert [row.split(" | ")[:2] for row in rows] == [
+        ["| PseudoConv3d, 8 images", mode] for mode in ("forward", "training")
+    ]
+    assert all("] | 4.0 | 5.0 | 1.25 | " in row for row in rows)
+    assert {line.count("|") for line in (header, rule, *rows)} == {12}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--against", "no-such-commit"], "--against: `commit` (='no-such-commit') must be a"),
+        (["--against", "HEAD", "--compile"], "--compile is not for --against"),
+        (["--rows", "PseudoConv3d"], "--rows is for --against"),
+    ],
+)
+def test_what_cannot_be_measured_is_an_error_of_the_command(
+    arguments, message, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        run.main()
+    assert f"run.py: error: {message}" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_rows_that_there_are_not_are_an_error(head, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["run.py", "--against", "HEAD", "--rows", "no such row"])
+    with pytest.raises(SystemExit, match="2"):
+        run.main()
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "--rows: 'no such row' is in none of: PseudoConv3d, 8 frames of 32x32; " in error
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux reports memory so")
