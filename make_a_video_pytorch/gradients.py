@@ -1,8 +1,7 @@
 """Gradients written by hand, where those of torch cost much time or memory on a CPU (floor 0).
 
-Each function gives what the operations in its docstring give. Other devices and precisions,
-compilers, autocast, forward-mode differentiation and the transforms of torch.func take those
-operations as they are (`by_hand` says when).
+Each function gives what the operations in its docstring give, and takes these as they are where
+`by_hand` says no.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from make_a_video_pytorch.torch_internals import is_transforming
 
 
 def by_hand(x: Tensor, *others: Tensor | None) -> bool:
-    """Whether the functions here take their own way: on a CPU, in full precision, eagerly."""
+    """Whether the functions here take their own way: on a CPU, in full precision, eagerly, without
+    autocast, forward-mode differentiation or a transform of torch.func."""
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)
@@ -130,8 +130,7 @@ def rms_norm(
 def within(t: Tensor, x: Tensor) -> bool:
     """Whether `t` broadcasts to `x` and has an entry for each of its channels, which come last."""
     sizes = zip(reversed(t.shape), reversed(x.shape), strict=False)
-    fits = t.ndim <= x.ndim and all(size in (1, of_x) for size, of_x in sizes)
-    return fits and t.shape[-1:] == x.shape[-1:]
+    return t.ndim <= x.ndim and t.shape[-1:] == x.shape[-1:] and all(a in (1, b) for a, b in sizes)
 
 
 def plain_rms_norm(
@@ -140,8 +139,7 @@ def plain_rms_norm(
     """What `rms_norm` is made of."""
     if torch.onnx.is_in_onnx_export():  # whose optimizer drops so small an `eps` from a sum
         full = x.to(torch.promote_types(x.dtype, torch.float32))
-        rate = full.square().mean(-1, keepdim=True).clamp(min=eps).rsqrt()
-        x = (full * rate).to(x.dtype) * gamma
+        x = (full * full.square().mean(-1, True).clamp(min=eps).rsqrt()).to(x.dtype) * gamma
     else:
         x = F.rms_norm(x, gamma.shape, gamma, eps)
     x = x if scale is None else x * (scale + 1) + shift
@@ -217,8 +215,7 @@ def attention_with_bias(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor
 
     Shapes: `q` (b g i d), `k` and `v` (b g j d), `bias` (b|1 g i j), finite -> (b g i d).
     """
-    ours = by_hand(q, k, v, bias) and bias.requires_grad
-    if ours and k.shape[-2] > k.shape[-1] and len(q) > 0:
+    if by_hand(q, k, v, bias) and bias.requires_grad and k.shape[-2] > k.shape[-1] and len(q):
         return AttentionWithBias.apply(q, k, v, bias)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 

@@ -22,7 +22,7 @@ from make_a_video_pytorch.folding import (
 from make_a_video_pytorch.foreign import unwrapped
 from make_a_video_pytorch.motion import TemporalParts
 from make_a_video_pytorch.parameters import acts_across_frames
-from make_a_video_pytorch.temporal import Clip, InflatedConv, TemporalPart
+from make_a_video_pytorch.temporal import Clip, InflatedConv
 from make_a_video_pytorch.torch_internals import is_in_forward_mode
 
 
@@ -59,7 +59,7 @@ class InflatedModel(nn.Module):
 
     @typechecked
     def __init__(
-        self, model: nn.Module, parts: list[tuple[nn.Module, TemporalPart]], clip: Clip
+        self, model: nn.Module, parts: list[tuple[nn.Module, nn.Module]], clip: Clip
     ) -> None:
         super().__init__()
         self.model = model
