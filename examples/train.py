@@ -275,7 +275,10 @@ def train(args: argparse.Namespace, resumed: Path | None) -> SpaceTimeUnet:
         state = torch.load(resumed / "training.pt", map_location=args.device, weights_only=True)
         unet.load_state_dict(state["unet"])
         ema.load_state_dict(state["ema"])
-        optimizer.load_state_dict(state["optimizer"])
+        try:
+            optimizer.load_state_dict(state["optimizer"])
+        except ValueError:  # of other parameters, as those of 1.0.0
+            print(f"{resumed} is of an earlier version: the weights go on, the optimizer anew")
         first = state["step"]
 
     def save(step: int) -> None:

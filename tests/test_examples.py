@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from make_a_video_pytorch import SpaceTimeUnet, inflate, temporal_parameters
+from tests.contracts.test_3_earlier import as_in_1_0_0
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -206,6 +208,25 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(trained, tmp_path, ca
     again, once = (load_file(last(out) / "unet.safetensors") for out in (tmp_path, trained))
     for name, tensor in once.items():
         torch.testing.assert_close(again[name], tensor, msg=name)
+
+
+def test_a_run_of_1_0_0_goes_on_with_a_new_optimizer(trained, tmp_path, capsys):
+    shutil.copytree(last(trained), tmp_path / "checkpoint-000007")
+    state = torch.load(last(tmp_path) / "training.pt", weights_only=True)
+    for part in ("unet", "ema"):
+        state[part] = as_in_1_0_0(state[part])
+    # keys and values were one parameter
+    group = state["optimizer"]["param_groups"][0]
+    group["params"] = group["params"][:-1]
+    torch.save(state, last(tmp_path) / "training.pt")
+    assert run("--resume", "--steps-images", 3, "--steps-video", 5, out=tmp_path) == 0
+    assert (
+        "is of an earlier version: the weights go on, the optimizer anew" in capsys.readouterr().out
+    )
+    assert last(tmp_path).name == "checkpoint-000008"
+    again, before = (load_file(last(out) / "unet.safetensors") for out in (tmp_path, trained))
+    for name, tensor in before.items():
+        torch.testing.assert_close(again[name], tensor, rtol=0.1, atol=0.05, msg=name)
 
 
 def test_a_killed_run_leaves_a_complete_checkpoint_or_none(tmp_path):

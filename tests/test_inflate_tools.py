@@ -145,6 +145,30 @@ def test_functional_transforms():
         torch.testing.assert_close(grads[name], parameter.grad)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # it scripts its own decompositions
+@pytest.mark.parametrize("of", ["x", "parameters"])
+def test_tangents_are_those_of_a_difference(of):
+    """The attention of the model itself is foreign, and fused."""
+    model = bare(Net()).double()
+    x, t = video().double(), timestep().double()
+    names, tensors = zip(*model.named_parameters(), strict=True)
+    tensors = (x,) if of == "x" else tuple(p.detach() for p in tensors)
+
+    def call(*tensors):
+        if of == "x":
+            return model(tensors[0], t)
+        return torch.func.functional_call(model, dict(zip(names, tensors, strict=True)), (x, t))
+
+    directions = tuple(map(torch.randn_like, tensors))
+    out, tangent = torch.func.jvp(call, tensors, directions)
+    ahead, behind = (
+        call(*(p + step * d for p, d in zip(tensors, directions, strict=True)))
+        for step in (1e-6, -1e-6)
+    )
+    torch.testing.assert_close(out, model(x, t))
+    torch.testing.assert_close(tangent, (ahead - behind) / 2e-6, rtol=1e-5, atol=1e-6)
+
+
 def bare(net: Net) -> InflatedModel:
     """`net`, inflated, with one Parameter for each weight and none that is not used."""
     nn.utils.parametrize.remove_parametrizations(net.up, "weight")

@@ -61,6 +61,28 @@ def test_of_parts_and_of_copies():
     assert len(temporal_parameters(copy.deepcopy(attn))) == len(temporal_parameters(attn))
 
 
+def test_what_is_put_around_a_temporal_part_is_temporal():
+    class Adapted(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.base_layer, self.scale = inner, nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return self.scale * self.base_layer(x)
+
+    unet = SpaceTimeUnet(**UNET)
+    unet.conv_in.temporal_conv = Adapted(unet.conv_in.temporal_conv)
+    unet.conv_in.spatial_conv = Adapted(unet.conv_in.spatial_conv)
+    unet.mid_attn.temporal_attn.to_q = Adapted(unet.mid_attn.temporal_attn.to_q)
+    temporal, spatial = temporal_parameters(unet), spatial_parameters(unet)
+    assert {*temporal, *spatial} == set(unet.parameters())
+    for adapted in (unet.conv_in.temporal_conv, unet.mid_attn.temporal_attn.to_q):
+        assert set(adapted.parameters()) <= set(temporal)
+    assert set(unet.conv_in.spatial_conv.parameters()) <= set(spatial)
+    unet(torch.randn(1, 3, 8, 12), 5).square().mean().backward()
+    assert all(p.grad is None for p in temporal)
+
+
 def test_a_frozen_image_model_learns_motion_only():
     unet = SpaceTimeUnet(**UNET)
     for parameter in spatial_parameters(unet):

@@ -21,7 +21,7 @@ from make_a_video_pytorch.positions import (
     RotaryPositions,
     SinusoidalPosEmb,
 )
-from tests.zoo import UNET
+from tests.zoo import EVERY, UNET, each
 
 WRONG_VALUES = [
     (lambda: PseudoConv3d(0), r"`dim` \(=0\) must be at least 1"),
@@ -167,6 +167,21 @@ def test_wrong_calls_of_the_unet_are_refused(arguments, message):
     unet = SpaceTimeUnet(**{**UNET, "temporal_compression": (True, False)})
     with pytest.raises(ValueError, match=message):
         unet(**{"x": VIDEO, "timestep": 5, **arguments})
+
+
+@each(EVERY)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool], ids=str)
+def test_pictures_of_whole_numbers_are_refused(entry, dtype):
+    video = torch.zeros(entry.shape, dtype=dtype)
+    for x in (video, video[:, :, 0]):
+        with pytest.raises(ValueError, match=rf"`x` \({dtype}\) must be of a floating point dtype"):
+            entry.build()(x, **entry.extra())
+
+
+def test_an_embedding_of_whole_numbers_is_refused():
+    block = ResnetBlock(3, 4, timestep_cond_dim=5)
+    with pytest.raises(ValueError, match=r"`timestep_emb` \(torch.int64\) must be of a floating"):
+        block(torch.zeros(1, 3, 2, 2), torch.ones(1, 5, dtype=torch.int64))
 
 
 def test_frames_need_no_multiple_where_time_is_skipped():

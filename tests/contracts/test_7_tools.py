@@ -11,6 +11,7 @@ import torch._dynamo.testing
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from packaging.version import Version
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from make_a_video_pytorch import SpaceTimeUnet, SpatioTemporalAttention
@@ -100,6 +101,64 @@ def test_the_default_compiler_gives_the_same_outputs_and_gradients(dynamo):
         torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
 
 
+def difference(function, x, direction, step=1e-6):
+    """The derivative of `function` along `direction`, by central differences."""
+    with torch.no_grad():
+        return (function(x + step * direction) - function(x - step * direction)) / (2 * step)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # it scripts its own decompositions
+@each(EVERY)
+def test_tangents_are_those_of_a_difference(entry):
+    """Forward-mode derivatives, as MeanFlow and consistency training take them."""
+    module = randomize(entry.build(), 0.2).double()
+    extra, video = entry.extra(torch.float64), entry.video(dtype=torch.float64)
+    for x in (video, video[:, :, 0]):
+        direction = torch.randn_like(x)
+        out, tangent = torch.func.jvp(lambda x: module(x, **extra), (x,), (direction,))
+        expected = difference(lambda x: module(x, **extra), x, direction)
+        torch.testing.assert_close(out, module(x, **extra))
+        torch.testing.assert_close(tangent, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # as above
+@each({name: EVERY[name] for name in ("conv", "attention-context", "unet-conditions")})
+def test_tangents_of_parameters_alone(entry):
+    module = randomize(entry.build(), 0.2).double()
+    extra, video = entry.extra(torch.float64), entry.video(dtype=torch.float64)
+    names, parameters = zip(*module.named_parameters(), strict=True)
+
+    def call(flat):
+        sizes = [p.numel() for p in parameters]
+        parts = [f.view_as(p) for f, p in zip(flat.split(sizes), parameters, strict=True)]
+        given = dict(zip(names, parts, strict=True))
+        return torch.func.functional_call(module, given, (video,), extra)
+
+    flat = torch.cat([p.detach().flatten() for p in parameters])
+    direction = torch.randn_like(flat)
+    _, tangent = torch.func.jvp(call, (flat,), (direction,))
+    expected = difference(call, flat, direction)
+    torch.testing.assert_close(tangent, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # as above
+def test_a_loss_on_a_tangent_has_gradients():
+    """MeanFlow (Geng et al. 2025): the derivative along x and the timestep together."""
+    unet = randomize(SpaceTimeUnet(**ONE_STAGE), 0.2)
+    x, timestep = torch.randn(2, 3, 2, 4, 6), torch.tensor([0.2, 0.7])
+    tangents = torch.randn_like(x), torch.ones(2)
+    out, tangent = torch.func.jvp(unet, (x, timestep), tangents)
+    (out - tangent.detach()).square().mean().backward()
+    assert all(p.grad is not None for p in unet.parameters())
+    jacobian = torch.func.jacfwd(lambda t: unet(x, t))(timestep)
+    torch.testing.assert_close(
+        (jacobian * tangents[1]).sum(-1),
+        torch.func.jvp(lambda t: unet(x, t), (timestep,), (tangents[1],))[1],
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
 @each(EVERY)
 def test_copies_are_the_module(entry):
     module = randomize(entry.build())
@@ -120,6 +179,20 @@ def test_state_dicts_load_by_assignment_and_from_the_meta_device(entry):
     with torch.device("meta"):
         empty = entry.build()
     empty.load_state_dict(module.state_dict(), strict=True, assign=True)
+    video = entry.video()
+    assert torch.equal(empty(video, **entry.extra()), module(video, **entry.extra()))
+
+
+@each(EVERY)
+def test_it_is_built_where_initialisation_is_turned_off(entry, monkeypatch):
+    """As loaders do, by functions in the place of torch's that give None."""
+    for name in dir(nn.init):
+        if name.endswith("_") and not name.startswith("_"):
+            monkeypatch.setattr(nn.init, name, lambda *args, **kwargs: None)
+    empty = entry.build()
+    monkeypatch.undo()
+    module = randomize(entry.build())
+    empty.load_state_dict(module.state_dict(), strict=True)
     video = entry.video()
     assert torch.equal(empty(video, **entry.extra()), module(video, **entry.extra()))
 
