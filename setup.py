@@ -4,6 +4,7 @@ from setuptools import find_packages, setup
 
 here = Path(__file__).parent
 integrations = ["dalle2-pytorch>=1.15.6", "imagen-pytorch>=2.1"]
+wrapped = ["accelerate>=1.0", "onnxruntime>=1.20", "onnxscript>=0.5", "peft>=0.17", "torchao>=0.13"]
 inflated = ["denoising-diffusion-pytorch>=2.3.4", "diffusers>=0.30", "timm>=1.0.31", "torchvision"]
 examples = ["av>=12", "diffusers>=0.30", "numpy", "pillow", "safetensors", "scikit-learn", "tqdm"]
 
@@ -31,8 +32,8 @@ setup(
         "examples": examples,
         "bench": ["diffusers>=0.30", "matplotlib>=3.8"],
         "integrations": integrations,
-        "test": [*examples, "pytest>=8", "ruff>=0.8", "setuptools>=77"],
-        "test-integrations": [*integrations, *inflated, "pytest>=8"],
+        "test": [*examples, "hypothesis>=6.100", "pytest>=8", "ruff>=0.8", "setuptools>=77"],
+        "test-integrations": [*integrations, *inflated, *wrapped, "pytest>=8"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",
