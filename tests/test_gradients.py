@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from make_a_video_pytorch import gradients
 from make_a_video_pytorch.gradients import attention_with_bias, conv_over_frames, rms_norm
@@ -175,6 +175,21 @@ def test_tangents(name, plain):
     tangents = tuple(map(torch.randn_like, tensors))
     ours = torch.func.jvp(function, tensors, tangents)
     torch.testing.assert_close(ours, plain(torch.func.jvp, function, tensors, tangents))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # as above
+@pytest.mark.parametrize("name", ["conv", "norm", "norm-scaled"])
+def test_tangents_of_dual_numbers(name, plain):
+    """Of one input, whichever it is, outside of torch.func."""
+    function, tensors = CASES[name]
+    for index, tensor in enumerate(tensors):
+        tangents = []
+        for call in (function, lambda *given: plain(function, *given)):
+            with forward_ad.dual_level():
+                given = [t.detach() for t in tensors]
+                given[index] = forward_ad.make_dual(given[index], torch.ones_like(tensor))
+                tangents.append(forward_ad.unpack_dual(call(*given)).tangent)
+        torch.testing.assert_close(*tangents)
 
 
 @pytest.mark.parametrize("name", ["conv", "norm-scaled", "attention"])

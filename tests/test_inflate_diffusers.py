@@ -167,6 +167,21 @@ def test_its_own_checkpointing_changes_no_gradient():
         torch.testing.assert_close(saved, plain)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # it scripts its own decompositions
+def test_tangents_go_through_attention_that_is_fused_elsewhere():
+    model = moved(small(text_unet())).double()
+    x = video().double()
+    direction, context = torch.randn_like(x), text().double()
+
+    def call(x):
+        return model(x, timestep(), context).sample
+
+    out, tangent = torch.func.jvp(call, (x,), (direction,))
+    expected = (call(x + 1e-6 * direction) - call(x - 1e-6 * direction)) / 2e-6
+    torch.testing.assert_close(out, call(x))
+    torch.testing.assert_close(tangent, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_text_is_not_attended_to_over_frames():
     names = small(text_unet()).temporal.names.values()
     assert any(name.endswith("attn1") for name in names)

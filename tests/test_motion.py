@@ -78,9 +78,12 @@ def test_a_wrapper_around_a_part_runs():
     model = inflated(Net(), moved=True)
     x = inputs()
     expected = model(*x)
+    ran = []
     for key in model.temporal:
         wrapped(model.temporal, key, Around)
+        model.temporal[key].register_forward_hook(lambda around, args, out: ran.append(around))
     assert torch.equal(model(*x), expected)
+    assert len(ran) == len(INFLATED)
     assert len(temporal_parameters(model)) == len(temporal_parameters(inflated(Net())))
     with pytest.raises(ValueError, match=r"`conv_in\.temporal\.conv\.bias` is hidden by"):
         model.temporal_state_dict()

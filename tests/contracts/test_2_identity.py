@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from make_a_video_pytorch import temporal_parameters
+from make_a_video_pytorch import SpaceTimeUnet, temporal_parameters
 from make_a_video_pytorch.parameters import zero_init
 from tests.zoo import EVERY, IDENTITY, RESAMPLING, each, randomize
 
@@ -17,6 +17,22 @@ def test_at_first_time_changes_no_bit(entry, batch):
     out = module(video, **extra)
     assert torch.equal(out, module(video, enable_time=False, **extra))
     assert out.abs().sum() > 0
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_timestep_for_all_and_frames_per_second_change_no_bit(seed):
+    """In this size a Linear rounds an expanded embedding otherwise than a sum."""
+    torch.manual_seed(seed)
+    unet = SpaceTimeUnet(
+        dim=10, dim_mult=(3,), self_attns=(True,), temporal_compression=(False,),
+        resnet_block_depths=(2,), attn_dim_head=16, attn_heads=2, condition_on_fps=True,
+    )  # fmt: skip
+    video = torch.randn(3, 3, 2, 6, 4)
+    for timestep in (5, torch.tensor([5]), torch.tensor([[1, 2], [3, 4], [5, 6]])):
+        for fps in (8.0, torch.tensor([8.0, 9.0, 10.0])):
+            out = unet(video, timestep, fps=fps)
+            assert torch.equal(out, unet(video, timestep, fps=fps, enable_time=False))
+            assert torch.equal(out, unet(video, timestep, enable_time=False))
 
 
 @each({name: entry for name, entry in IDENTITY.items() if name not in ("down-space", "up-space")})
