@@ -46,8 +46,8 @@ class InflatedModel(nn.Module):
     The temporal parts are in `temporal`, and hooks let them run after the modules that stand at
     their names in `model` when a video comes. So `model` keeps its parameters and its
     `state_dict`, and whatever is wrapped around one of its modules or put in its place, before or
-    after `inflate`, is what is inflated. After that a compiled model must be called once before it
-    is compiled again.
+    after `inflate`, is what is inflated. After such a change call it on a video before you compile
+    it. FSDP2 shards `temporal`, or each part of it, as it does blocks of `model`.
 
     What cannot be noticed from outside: batch normalisation in training takes its statistics over
     the frames too; dropout draws for each frame; code that reads the weight of a convolution, or

@@ -36,7 +36,8 @@ class TemporalParts(nn.ModuleDict):
         """Run after what stands at the names in `model` now.
 
         Raises:
-            ValueError: if nothing stands there, or if it changed and a compiler is at work.
+            ValueError: if nothing stands there, if it changed and a compiler is at work, or if
+                something is around an inflated module in one of several places.
         """
         here = {key: layer_at(model, name) for key, name in self.names.items()}
         now = {key: None if module is None else part_of(module) for key, module in here.items()}
@@ -54,6 +55,7 @@ class TemporalParts(nn.ModuleDict):
                 raise ValueError(f"`{self.names[key]}`, which is inflated, is no more in `model`")
         for part, module in held.items():
             if part is not None and module not in here.values():
+                must_be_in_one_place(model, module)
                 detach(module)
         for key, part in self.items():
             attach(here[key], part)
@@ -101,3 +103,11 @@ class TemporalParts(nn.ModuleDict):
                 raise ValueError(f"`{name}` in `state` (shape {shape}) must be {expected[name]}")
         here = self.motion_tensors()
         self.load_state_dict({here[name][0]: state[name] for name in state}, strict=False)
+
+
+def must_be_in_one_place(model: nn.Module, module: nn.Module) -> None:
+    """Raise a ValueError where `module` would be inflated in one of its places only."""
+    places = [name for name, m in model.named_modules(remove_duplicate=False) if m is module]
+    if len(places) > 1:
+        names = ", ".join(f"`{name}`" for name in places)
+        raise ValueError(f"{names} are one module, which is inflated: wrap none of them")

@@ -74,6 +74,16 @@ def test_a_wrapper_around_what_holds_an_inflated_module_leaves_it_alone():
         model(video)
 
 
+def test_a_wrapper_in_one_of_two_places_is_an_error():
+    conv = nn.Conv2d(3, 3, 3)
+    model = inflated(nn.Sequential(conv, conv), attention=(), moved=True)
+    video = inputs()[0]
+    wrapped(model.model, "0", Around)
+    message = r"`0\.inner`, `1` are one module, which is inflated: wrap none of them"
+    with pytest.raises(ValueError, match=message):
+        model(video)
+
+
 def test_a_wrapper_around_a_part_runs():
     model = inflated(Net(), moved=True)
     x = inputs()
