@@ -192,7 +192,9 @@ def must_be_mask(name: str, mask: Tensor, letters: str, shape: tuple[int, ...]) 
 
 def hide(video: Tensor, frame_mask: Tensor) -> Tensor:
     """`video` (b c f h w) with zeros where `frame_mask` (b f) is False, whatever was there."""
-    return video.masked_fill(~frame_mask.to(video.device)[:, None, :, None, None], 0)
+    padding = ~frame_mask.to(video.device)[..., None, None, None]
+    # in the order in memory, so that a batch of one keeps the strides of the layout
+    return video.movedim(1, -1).masked_fill(padding, 0).movedim(-1, 1)
 
 
 def as_given(video: Tensor, x: Tensor) -> Tensor:
