@@ -136,10 +136,10 @@ def without_wrappers(name: str) -> str:
 def where_it_computes(
     path: Iterable[nn.Module],
 ) -> tuple[torch.device | None, torch.dtype | None]:
-    """The device and the dtype to which hooks bring the weights of the last module of `path`.
+    """The device and the dtype to which hooks bring the weights of the modules of `path`.
 
-    Those of accelerate (offloading) and of diffusers (layerwise casting, group offloading), of
-    the module itself or of what holds it; None where no hook says.
+    The hooks are those of accelerate (offloading) and of diffusers (layerwise casting, group
+    offloading). The last one that says is right; None where none says.
     """
     device = dtype = None
     for module in path:
@@ -164,8 +164,6 @@ def channels_out(module: nn.Module) -> int | None:
     projection = next((part for part in named if isinstance(part, nn.Module)), module)
     channels = None
     for _, _, part in named_layers(projection):
-        if isinstance(part, nn.Linear):
-            channels = part.out_features
-        elif isinstance(part, (nn.Conv1d, nn.Conv2d)):
-            channels = part.out_channels
+        for size in ("out_features", "out_channels"):  # quantised layers have them too
+            channels = vars(part).get(size, channels)
     return channels

@@ -158,7 +158,7 @@ def as_in(name: str, path: list[nn.Module], part: TemporalPart) -> TemporalPart:
     like = next((tensor for tensor in module.parameters() if tensor.is_floating_point()), None)
     if like is None:
         return part.train(module.training)
-    device, dtype = where_it_computes(path)
+    device, dtype = where_it_computes([*path, *module.modules()])
     elsewhere = like.is_meta and not all(p.is_meta for p in path[0].parameters())
     if device is None and elsewhere:
         raise ValueError(f"{called(name, module)} is offloaded: inflate the model before that")

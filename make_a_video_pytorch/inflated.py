@@ -66,6 +66,7 @@ class InflatedModel(nn.Module):
         self.clip = clip
         self.temporal = TemporalParts(parts)
         acts_across_frames(self, "temporal")
+        self.training = self.temporal.training = model.training
 
     def forward(self, /, *args: object, **kwargs: object) -> object:
         return self.run(self.model, *args, **kwargs)
@@ -127,7 +128,8 @@ class InflatedModel(nn.Module):
         same image model, adapters or not. What adapters add to them is left out.
 
         Raises:
-            ValueError: if something is wrapped around a temporal part that hides its parameters.
+            ValueError: if something is wrapped around a temporal part that hides its parameters, or
+                if these are offloaded.
         """
         return self.temporal.motion()
 
@@ -137,7 +139,8 @@ class InflatedModel(nn.Module):
 
         Raises:
             TypeError: if `state` is no dict of tensors.
-            ValueError: if a parameter is missing, unknown or of another shape; none is loaded.
+            ValueError: if a parameter is missing, unknown or of another shape, or if those that
+                are here are hidden or offloaded; none is loaded.
         """
         self.temporal.load_motion(state)
 

@@ -78,7 +78,11 @@ class TemporalParts(nn.ModuleDict):
         tensors = self.motion_tensors()
         for name in sorted(self.motion_names - tensors.keys()):
             raise ValueError(f"`{name}` is hidden by what is wrapped around it")
-        return {name: tensor for name, (_, tensor) in tensors.items() if name in self.motion_names}
+        motion = {name: tensors[name][1] for name in tensors if name in self.motion_names}
+        for name, tensor in motion.items():
+            if tensor.is_meta:
+                raise ValueError(f"`{name}` is on meta, as if offloaded: bring it back first")
+        return motion
 
     def load_motion(self, state: Mapping[str, Tensor]) -> None:
         """See `InflatedModel.load_temporal_state_dict`."""

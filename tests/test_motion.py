@@ -112,6 +112,17 @@ def test_a_change_is_noticed_before_a_compiler_takes_the_model(dynamo):
     torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="eager")(*x), expected)
 
 
+def test_values_that_are_elsewhere_are_neither_saved_nor_loaded_into():
+    model = inflated(Net(), moved=True)
+    state = model.temporal_state_dict()
+    parts_of(model)["down"].to("meta")
+    message = r"`down\.temporal\.conv\.weight` is on meta, as if offloaded: bring it back first"
+    with pytest.raises(ValueError, match=message):
+        model.temporal_state_dict()
+    with pytest.raises(ValueError, match=message):
+        model.load_temporal_state_dict(state)
+
+
 def as_in_1_0_0(state):
     """A motion module with the names and the shapes that 1.0.0 gave it."""
     old = {}
