@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -108,7 +107,9 @@ UNETS = {
     ),
 }
 IMAGE_MODELS = {
-    "net": Wrapped(net, lambda b: {"timestep": torch.linspace(0.1, 0.9, b), "context": waves(b, 5, 4)}),
+    "net": Wrapped(
+        net, lambda b: {"timestep": torch.linspace(0.1, 0.9, b), "context": waves(b, 5, 4)}
+    ),
     "diffusers": Wrapped(
         text_unet,
         lambda b: {
@@ -139,5 +140,3 @@ def close(result: Tensor, expected: Tensor) -> None:
 def differs(result: Tensor, other: Tensor) -> bool:
     """By more than rounding."""
     return bool((result - other).abs().max() > 1e-3 * other.abs().max())
-
-

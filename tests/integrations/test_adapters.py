@@ -10,7 +10,7 @@ from tests.integrations.small import UNETS, close, differs, missing, picture
 
 pytest.importorskip("peft", reason=missing("peft"))
 
-from peft import LoraConfig, get_peft_model  # noqa: E402
+from peft import LoraConfig, get_peft_model
 
 TARGETS = {
     "linear": "all-linear",

@@ -11,7 +11,7 @@ from tests.integrations.small import IMAGE_MODELS, close, differs, missing, vide
 pytest.importorskip("diffusers", reason=missing("diffusers"))
 pytest.importorskip("peft", reason=missing("peft"))
 
-from peft import (  # noqa: E402
+from peft import (
     LoraConfig,
     get_peft_model,
     get_peft_model_state_dict,
@@ -169,9 +169,7 @@ def test_motion_adapters_learn_alone_and_are_saved(kind, dora):
     assert differs(trained, before)
     other = video_model(copy.deepcopy(image_model))
     moved = get_peft_model(other.temporal, config)
-    assert not set_peft_model_state_dict(
-        moved, get_peft_model_state_dict(adapters)
-    ).unexpected_keys
+    assert not set_peft_model_state_dict(moved, get_peft_model_state_dict(adapters)).unexpected_keys
     close(kind.call(other), trained)
     moved.merge_adapter()
     close(kind.call(other), trained)

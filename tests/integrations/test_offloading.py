@@ -20,13 +20,13 @@ from tests.zoo import randomize
 pytest.importorskip("accelerate", reason=missing("accelerate"))
 pytest.importorskip("diffusers", reason=missing("diffusers"))
 
-from accelerate import (  # noqa: E402
+from accelerate import (
     cpu_offload,
     cpu_offload_with_hook,
     disk_offload,
     dispatch_model,
 )
-from diffusers.hooks import apply_group_offloading, apply_layerwise_casting  # noqa: E402
+from diffusers.hooks import apply_group_offloading, apply_layerwise_casting
 
 CPU = torch.device("cpu")
 
