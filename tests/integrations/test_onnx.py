@@ -155,11 +155,6 @@ def test_an_inflated_model_takes_any_number_of_samples_and_frames():
 
 
 @torch.no_grad()
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="plain_rms_norm clamps by eps, where it is to be added",
-)
 @pytest.mark.parametrize("module", [RMSNorm(7), FeedForward(7)], ids=["norm", "feed-forward"])
 def test_small_activations_are_normed_alike(module):
     """The hidden layer of a feed-forward is about the square of its input."""
@@ -172,9 +167,6 @@ def test_small_activations_are_normed_alike(module):
         assert off < 1e-4, scale
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="an InflatedModel is in training mode at first"
-)
 def test_inflate_keeps_the_mode():
     """The exporter warns of a model in training mode."""
     for training in (False, True):
