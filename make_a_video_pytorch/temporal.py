@@ -12,7 +12,7 @@ from make_a_video_pytorch.conv import convolve, frames_around, temporal_conv, wi
 from make_a_video_pytorch.multihead import Attention
 from make_a_video_pytorch.parameters import acts_across_frames, zero_init
 from make_a_video_pytorch.positions import RotaryPositions
-from make_a_video_pytorch.torch_internals import after_backward, is_in_backward
+from make_a_video_pytorch.torch_internals import after_backward, is_hooked, is_in_backward
 
 # Attributes of an inflated module: what runs after it, and the handle of the hook. The part is no
 # child of it: tools that take a Conv2d for a leaf would take it for theirs.
@@ -163,7 +163,7 @@ class InflatedAttention(TemporalPart):
 def attach(module: nn.Module, part: nn.Module) -> None:
     """Let `part` run after the forward of `module`."""
     vars(module)[PART] = part  # not as a child
-    if run_temporal_part not in module._forward_hooks.values():
+    if not is_hooked(module, run_temporal_part):
         vars(module)[HOOK] = module.register_forward_hook(run_temporal_part, with_kwargs=True)
 
 

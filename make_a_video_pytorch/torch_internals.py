@@ -30,6 +30,11 @@ def after_backward(function: Callable[[], None]) -> None:
     torch.autograd.Variable._execution_engine.queue_callback(function)
 
 
+def is_hooked(module: nn.Module, hook: Callable[..., object]) -> bool:
+    """Whether `hook` runs after the forward of `module`."""
+    return hook in module._forward_hooks.values()
+
+
 def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether a call of `module` is `kind.forward` and nothing else.
 

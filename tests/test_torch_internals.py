@@ -10,6 +10,7 @@ from torch.autograd import forward_ad
 
 from make_a_video_pytorch.torch_internals import (
     after_backward,
+    is_hooked,
     is_in_backward,
     is_in_forward_mode,
     is_plain,
@@ -99,6 +100,20 @@ def test_what_is_around_a_module_is_noticed(change):
     assert not is_plain(module, nn.Module)
     change(module)
     assert not is_plain(module, nn.SiLU)
+
+
+def test_a_hook_is_found_among_others():
+    def first(*args):
+        return None
+
+    module = nn.SiLU()
+    handle = module.register_forward_hook(first, with_kwargs=True)
+    module.register_forward_hook(lambda *args: None)
+    module.register_forward_pre_hook(is_plain)
+    assert is_hooked(module, first)
+    assert not is_hooked(module, is_plain)
+    handle.remove()
+    assert not is_hooked(module, first)
 
 
 def test_hooks_of_all_modules_are_noticed():
