@@ -33,7 +33,7 @@ from benchmarks.libraries import import_libraries
 from benchmarks.measure import medians
 from benchmarks.run import machine
 from make_a_video_pytorch import InflatedModel, inflate, spatial_parameters, temporal_parameters
-from make_a_video_pytorch.temporal import InflatedConv
+from make_a_video_pytorch.inflation.temporal import InflatedConv
 
 SCALE = 4  # of the models and pictures of the tests, which are too small to be timed
 # About as wide as these models, as the default is beside large ones.

@@ -1,14 +1,14 @@
 """Image diffusion models made into video diffusion models: Make-A-Video's modules in PyTorch."""
 
-from make_a_video_pytorch.attention import SpatioTemporalAttention, chunk_attention
-from make_a_video_pytorch.conv import PseudoConv3d
-from make_a_video_pytorch.folding import per_frame
-from make_a_video_pytorch.inflate import deflate, inflate
-from make_a_video_pytorch.inflated import InflatedModel
-from make_a_video_pytorch.parameters import spatial_parameters, temporal_parameters
-from make_a_video_pytorch.resample import Downsample, Upsample
-from make_a_video_pytorch.resnet import ResnetBlock
-from make_a_video_pytorch.unet import SpaceTimeUnet
+from make_a_video_pytorch.inflation.folding import per_frame
+from make_a_video_pytorch.inflation.inflate import deflate, inflate
+from make_a_video_pytorch.inflation.inflated import InflatedModel
+from make_a_video_pytorch.modules.attention import SpatioTemporalAttention, chunk_attention
+from make_a_video_pytorch.modules.conv import PseudoConv3d
+from make_a_video_pytorch.modules.resample import Downsample, Upsample
+from make_a_video_pytorch.modules.resnet import ResnetBlock
+from make_a_video_pytorch.ops.parameters import spatial_parameters, temporal_parameters
+from make_a_video_pytorch.unet.unet import SpaceTimeUnet
 
 __all__ = [
     "Downsample",

@@ -1,4 +1,4 @@
-"""Classifier-free guidance (floor 1): Ho and Salimans 2022."""
+"""Classifier-free guidance: Ho and Salimans 2022."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
-from make_a_video_pytorch.checks import at_least, must_be_tensor, typechecked
-from make_a_video_pytorch.layout import must_be_mask
+from make_a_video_pytorch.ops.checks import at_least, must_be_tensor, typechecked
+from make_a_video_pytorch.ops.layout import must_be_mask
 
 
 class NullConditions(nn.Module):

@@ -1,4 +1,4 @@
-"""What a training loop around a video U-Net easily gets wrong (floor 1).
+"""What a training loop around a video U-Net easily gets wrong.
 
 Frames to keep and to fill in, clips at a frame rate, and noise that frames share.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import torch
 from torch import Generator, Tensor
 
-from make_a_video_pytorch.checks import at_least, typechecked
+from make_a_video_pytorch.ops.checks import at_least, typechecked
 
 # Frame interpolation: Make-A-Video (Singer et al. 2022), section 3.3
 

@@ -20,7 +20,7 @@ from make_a_video_pytorch import (
     SpatioTemporalAttention,
     Upsample,
 )
-from make_a_video_pytorch.feed_forward import FeedForward
+from make_a_video_pytorch.modules.feed_forward import FeedForward
 from tests.zoo import randomize
 
 Arguments = dict[str, object]

@@ -27,8 +27,8 @@ from make_a_video_pytorch import (
     spatial_parameters,
     temporal_parameters,
 )
-from make_a_video_pytorch.attend import Attend
-from make_a_video_pytorch.feed_forward import FeedForward
+from make_a_video_pytorch.modules.feed_forward import FeedForward
+from make_a_video_pytorch.ops.attend import Attend
 from tests.draws import (
     FEW,
     FLAG,

@@ -1,4 +1,4 @@
-"""The house: a file imports only from lower floors."""
+"""The house: a folder imports only from lower ones, a file from those before it."""
 
 import ast
 import inspect
@@ -9,20 +9,37 @@ import pytest
 import make_a_video_pytorch
 
 PACKAGE = Path(make_a_video_pytorch.__file__).parent
+# The floors, and the files of each room in their order.
 FLOORS = [
-    {"attend", "checks", "foreign", "gradients", "layout", "norm", "parameters", "positions"}
-    | {"torch_internals"},
-    {"conditions", "conv", "feed_forward", "folding", "growth", "guidance", "multihead"}
-    | {"recipes", "resample"},
-    {"attention", "resnet", "temporal"},
-    {"motion", "unet"},
-    {"inflated", "integrations.adapter"},
-    {"inflate", "integrations.dalle2_decoder", "integrations.imagen"},
-    {"integrations.dalle2"},
-    {"__init__", "integrations.__init__"},
+    {
+        "ops": [
+            "checks",
+            "torch_internals",
+            "parameters",
+            "layout",
+            "gradients",
+            "norm",
+            "positions",
+            "attend",
+        ],
+    },
+    {
+        "modules": ["conv", "resample", "feed_forward", "multihead", "attention", "resnet"],
+        "": ["guidance", "recipes"],
+    },
+    {
+        "unet": ["conditions", "growth", "unet"],
+        "inflation": ["foreign", "folding", "temporal", "motion", "inflated", "inflate"],
+    },
+    {"integrations": ["adapter", "dalle2_decoder", "dalle2", "imagen"]},
+    {"top": ["__init__"]},
 ]
-FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-GROUND = ["checks", "torch_internals", "gradients"]  # of floor 0, in their order
+PLACES = {
+    f"{room}.{name}".removeprefix("top.").lstrip("."): (floor, room, place)
+    for floor, rooms in enumerate(FLOORS)
+    for room, names in rooms.items()
+    for place, name in enumerate(names)
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -39,21 +56,36 @@ def imports(path):
             yield from (alias.name for alias in node.names)
 
 
+def may_import(importer, imported):
+    """Whether a file of a higher floor, or one further back in the same room, asks."""
+    floor, room, place = PLACES[importer]
+    its_floor, its_room, its_place = PLACES[imported]
+    return its_floor < floor or (its_room == room and its_floor == floor and its_place < place)
+
+
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_files_import_from_lower_floors_only(path):
+    name = name_of(path)
     for module in imports(path):
-        package, _, name = module.partition(".")
-        if package != "make_a_video_pytorch":
-            continue
-        if FLOOR_OF[name_of(path)] == 0:
-            earlier = GROUND[: GROUND.index(path.stem)] if path.stem in GROUND else GROUND
-            assert name in earlier
-        else:
-            assert FLOOR_OF[name] < FLOOR_OF[name_of(path)]
+        package, _, imported = module.partition(".")
+        if package == "make_a_video_pytorch":
+            assert not name.endswith(".__init__"), "a folder says what it holds, and no more"
+            assert may_import(name, imported), f"{name} imports {imported}"
 
 
-def test_every_file_has_a_floor_and_a_test():
-    assert {name_of(path) for path in FILES} == set(FLOOR_OF)
+def test_the_rule_of_the_house():
+    assert may_import("modules.conv", "ops.layout")
+    assert may_import("unet.unet", "modules.resnet")
+    assert may_import("ops.norm", "ops.gradients")
+    assert not may_import("ops.gradients", "ops.norm")
+    assert not may_import("ops.layout", "modules.conv")
+    assert not may_import("unet.unet", "inflation.temporal")
+    assert not may_import("inflation.temporal", "unet.unet")
+
+
+def test_every_file_has_a_place_and_a_test():
+    folders = {f"{room}.__init__" for rooms in FLOORS for room in rooms if room not in ("", "top")}
+    assert {name_of(path) for path in FILES} == set(PLACES) | folders
     for path in FILES:
         folder = Path(__file__).parent / path.relative_to(PACKAGE).parent
         assert path.stem == "__init__" or (folder / f"test_{path.stem}.py").is_file()

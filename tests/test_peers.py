@@ -13,7 +13,8 @@ from make_a_video_pytorch import (
     SpaceTimeUnet,
     SpatioTemporalAttention,
 )
-from make_a_video_pytorch.resnet import Block
+from make_a_video_pytorch.modules.resnet import Block
+from make_a_video_pytorch.ops.attend import Attend
 from tests.zoo import UNET, randomize
 
 
@@ -60,7 +61,7 @@ def test_a_whole_unet_starts_as_its_image_model():
 def test_flash_is_on_whatever_the_device():
     """The original: on compute capability 8.0 only, and never with a bias."""
     for module in SpaceTimeUnet(**UNET).modules():
-        if isinstance(module, library.attend.Attend):
+        if isinstance(module, Attend):
             assert module.flash
 
 

@@ -17,8 +17,8 @@ from make_a_video_pytorch import (
     SpatioTemporalAttention,
     Upsample,
 )
-from make_a_video_pytorch.feed_forward import FeedForward
-from make_a_video_pytorch.resnet import Block
+from make_a_video_pytorch.modules.feed_forward import FeedForward
+from make_a_video_pytorch.modules.resnet import Block
 
 # What a U-Net can be conditioned on.
 CONDITIONS = dict(

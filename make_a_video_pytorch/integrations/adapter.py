@@ -1,4 +1,4 @@
-"""What the U-Nets for other libraries share (floor 5)."""
+"""What the U-Nets for other libraries share."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from make_a_video_pytorch.checks import must_be_taken
-from make_a_video_pytorch.growth import inherit, must_keep_outputs
-from make_a_video_pytorch.positions import SinusoidalPosEmb
-from make_a_video_pytorch.unet import SpaceTimeUnet
+from make_a_video_pytorch.ops.checks import must_be_taken
+from make_a_video_pytorch.ops.positions import SinusoidalPosEmb
+from make_a_video_pytorch.unet.growth import inherit, must_keep_outputs
+from make_a_video_pytorch.unet.unet import SpaceTimeUnet
 
 A = TypeVar("A", bound="Adapter")
 

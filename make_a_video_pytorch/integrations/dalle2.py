@@ -1,15 +1,15 @@
-"""The U-Net, and its videos, inside dalle2-pytorch (floor 5)."""
+"""The U-Net, and its videos, inside dalle2-pytorch."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from make_a_video_pytorch.checks import at_least, typechecked
 from make_a_video_pytorch.guidance import NullConditions, drop_conditions
 from make_a_video_pytorch.integrations.adapter import Adapter, must_be_given
-from make_a_video_pytorch.multihead import CrossAttention
-from make_a_video_pytorch.unet import SpaceTimeUnet
+from make_a_video_pytorch.modules.multihead import CrossAttention
+from make_a_video_pytorch.ops.checks import at_least, typechecked
+from make_a_video_pytorch.unet.unet import SpaceTimeUnet
 
 try:
     from dalle2_pytorch import Unet

@@ -1,4 +1,4 @@
-"""dalle2-pytorch's decoder for videos, which `dalle2` exports (floor 5)."""
+"""dalle2-pytorch's decoder for videos, which `dalle2` exports."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dalle2_pytorch import Decoder, Unet
 from dalle2_pytorch.vqgan_vae import NullVQGanVAE
 from torch import Tensor
 
-from make_a_video_pytorch.checks import at_least
 from make_a_video_pytorch.integrations.adapter import Adapter
+from make_a_video_pytorch.ops.checks import at_least
 
 
 class VideoDecoder(Decoder):

@@ -1,13 +1,13 @@
-"""The U-Net inside imagen-pytorch (floor 5)."""
+"""The U-Net inside imagen-pytorch."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from make_a_video_pytorch.checks import at_least, typechecked
 from make_a_video_pytorch.guidance import NullConditions, drop_conditions
 from make_a_video_pytorch.integrations.adapter import Adapter, must_be_given
+from make_a_video_pytorch.ops.checks import at_least, typechecked
 
 try:
     from imagen_pytorch import Unet3D

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from make_a_video_pytorch import SpaceTimeUnet, temporal_parameters
-from make_a_video_pytorch.parameters import zero_init
+from make_a_video_pytorch.ops.parameters import zero_init
 from tests.zoo import EVERY, IDENTITY, RESAMPLING, each, randomize
 
 

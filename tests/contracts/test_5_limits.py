@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 
-from make_a_video_pytorch import SpaceTimeUnet, SpatioTemporalAttention, attend
+from make_a_video_pytorch import SpaceTimeUnet, SpatioTemporalAttention
+from make_a_video_pytorch.ops import attend
 from tests.zoo import EVERY, IDENTITY, UNET, each, randomize
 
 DTYPES = [torch.float64, torch.bfloat16, torch.float16]

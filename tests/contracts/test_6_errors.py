@@ -14,9 +14,9 @@ from make_a_video_pytorch import (
     SpatioTemporalAttention,
     Upsample,
 )
-from make_a_video_pytorch.feed_forward import FeedForward
-from make_a_video_pytorch.norm import RMSNorm
-from make_a_video_pytorch.positions import (
+from make_a_video_pytorch.modules.feed_forward import FeedForward
+from make_a_video_pytorch.ops.norm import RMSNorm
+from make_a_video_pytorch.ops.positions import (
     ContinuousPositionBias,
     RotaryPositions,
     SinusoidalPosEmb,

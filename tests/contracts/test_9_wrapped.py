@@ -23,7 +23,7 @@ from make_a_video_pytorch import (
     Upsample,
     inflate,
 )
-from make_a_video_pytorch.temporal import HOOK, PART, Clip
+from make_a_video_pytorch.inflation.temporal import HOOK, PART, Clip
 from tests.image_models import Net, inflated
 from tests.zoo import CONDITIONS, ONE_STAGE, randomize
 

@@ -7,8 +7,8 @@ import torch
 from torch.export import Dim
 
 from make_a_video_pytorch import SpatioTemporalAttention, deflate
-from make_a_video_pytorch.feed_forward import FeedForward
-from make_a_video_pytorch.norm import RMSNorm
+from make_a_video_pytorch.modules.feed_forward import FeedForward
+from make_a_video_pytorch.ops.norm import RMSNorm
 from tests.integrations.small import (
     IMAGE_MODELS,
     UNETS,

@@ -1,0 +1,193 @@
+"""The video model that `inflate` makes of an image model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from make_a_video_pytorch.inflation.folding import (
+    clip_of,
+    fold,
+    map_arguments,
+    map_leaves,
+    tensors_of,
+    unfold,
+)
+from make_a_video_pytorch.inflation.foreign import unwrapped
+from make_a_video_pytorch.inflation.motion import TemporalParts
+from make_a_video_pytorch.inflation.temporal import Clip, InflatedConv
+from make_a_video_pytorch.ops.checks import typechecked
+from make_a_video_pytorch.ops.parameters import acts_across_frames
+from make_a_video_pytorch.ops.torch_internals import is_in_forward_mode
+
+
+class InflatedModel(nn.Module):
+    """An image model that takes videos too, made by `inflate`.
+
+    It is called as `model` is. Without a video (b c f h w) among the arguments the call is that
+    of `model`, bit for bit. With one, the frames go through `model` as a batch, the inflated
+    modules see them as a video, and what comes out is unfolded:
+
+    - arguments: a video, or what is marked by `per_frame`, is folded; a tensor (b ...) is
+      repeated for each frame; anything else stays as it is. They may lie in tuples, lists, dicts
+      and dataclasses.
+    - results: (b*f c h w) becomes (b c f h w) and any other (b*f ...) becomes (b f ...), in
+      tuples, lists, dicts, dataclasses and plain objects.
+
+    What one reads of it that it does not have, such as a `config` or `dtype`, is that of `model`;
+    it is no instance of the class of `model`. A video of one frame is an image. One instance takes
+    one call at a time: threads need replicas.
+
+    The temporal parts are in `temporal`, and hooks let them run after the modules that stand at
+    their names in `model` when a video comes. So `model` keeps its parameters and its
+    `state_dict`, and whatever is wrapped around one of its modules or put in its place, before or
+    after `inflate`, is what is inflated. After such a change call it on a video before you compile
+    it. FSDP2 shards `temporal`, or each part of it, as it does blocks of `model`.
+
+    What cannot be noticed from outside: batch normalisation in training takes its statistics over
+    the frames too; dropout draws for each frame; code that reads the weight of a convolution, or
+    calls its `forward`, passes over what was added; a tensor that happens to have b rows is
+    repeated; a result (b*f h w c) is unfolded as if its channels came first. Of a model that
+    checkpoints activations, the loss must depend on a result of this call, as one on features
+    that were caught by a hook does not.
+    """
+
+    @typechecked
+    def __init__(
+        self, model: nn.Module, parts: list[tuple[nn.Module, nn.Module]], clip: Clip
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.clip = clip
+        self.temporal = TemporalParts(parts)
+        acts_across_frames(self, "temporal")
+        self.training = self.temporal.training = model.training
+
+    def forward(self, /, *args: object, **kwargs: object) -> object:
+        return self.run(self.model, *args, **kwargs)
+
+    def run(self, function: Callable[..., object], /, *args: object, **kwargs: object) -> object:
+        """Call a `function` of `model` as `model` itself is called, past the hooks of DDP and FSDP.
+
+        For example a method, `run(vae.model.encode, video)`, or more than one,
+        `run(lambda x: vae.model.encode(x).latent_dist.kl(), video)`: the methods of a
+        distribution that comes back see videos, and may take their axes for those of images.
+
+        Raises:
+            ValueError: if two videos differ in samples or frames, if a tensor marked `per_frame`
+                is not of so many, if the output of an inflated module is not one row for each
+                frame, or if an inflated module is no more in `model`.
+        """
+        clip = clip_of(args, kwargs)
+        if clip is not None:
+            self.temporal.follow(self.model)
+            args, kwargs = map_arguments(lambda leaf, name: fold(leaf, clip), args, kwargs)
+        before = self.clip.current()
+        self.clip.sizes = clip
+        try:
+            # no fused attention kernel has forward-mode derivatives
+            with sdpa_kernel([SDPBackend.MATH]) if is_in_forward_mode() else nullcontext():
+                result = function(*args, **kwargs)
+            if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+                self.remember(result)
+        finally:
+            self.clip.sizes = before
+        if clip is None:
+            return result
+        return map_leaves(lambda leaf, name: unfold(leaf, clip), result, "")
+
+    def __getattr__(self, name: str) -> object:
+        # what pipelines and samplers read: a config, a dtype, the number of channels
+        modules = self.__dict__.get("_modules", {})
+        if name in modules or "model" not in modules:
+            return super().__getattr__(name)
+        value = getattr(modules["model"], name)
+        if inspect.ismethod(value):
+            raise AttributeError(f"`{name}` is a method of `model`: call it by `run` or on `model`")
+        return value
+
+    def remember(self, result: object) -> None:
+        """Bring the video back for the backward pass of all that is in `result`."""
+
+        def remember(leaf: object, name: str) -> object:
+            for tensor in [leaf] if isinstance(leaf, Tensor) else tensors_of(leaf).values():
+                self.clip.remember(tensor)
+            return leaf
+
+        map_leaves(remember, result, "")
+
+    def temporal_state_dict(self) -> dict[str, Tensor]:
+        """The parameters of the temporal parts, named after the modules that are inflated.
+
+        They are a motion module, to be saved by itself and loaded beside any fine-tuning of the
+        same image model, adapters or not. What adapters add to them is left out.
+
+        Raises:
+            ValueError: if something is wrapped around a temporal part that hides its parameters, or
+                if these are offloaded.
+        """
+        return self.temporal.motion()
+
+    @typechecked
+    def load_temporal_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load what `temporal_state_dict` gave.
+
+        Raises:
+            TypeError: if `state` is no dict of tensors.
+            ValueError: if a parameter is missing, unknown or of another shape, or if those that
+                are here are hidden or offloaded; none is loaded.
+        """
+        self.temporal.load_motion(state)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+        # in 1.0.0 they were children of the modules that are inflated
+        for key, motion in self.temporal.prefixes().items():
+            old = f"{prefix}model.{motion}"
+            for name in [name for name in state_dict if name.startswith(old)]:
+                new = f"{prefix}temporal.{key}.{name.removeprefix(old)}"
+                state_dict[new] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def check(self, /, *args: object, **kwargs: object) -> list[str]:
+        """The inflated modules whose temporal parts a call with these arguments does not reach.
+
+        Such a part never learns, and keeps DDP waiting. The call is made without gradients and
+        in evaluation mode.
+
+        Raises:
+            ValueError: if no argument is a video of 2 frames or more.
+        """
+        clip = clip_of(args, kwargs)
+        if clip is None or clip[1] == 1:
+            raise ValueError("`args` must hold a video (b c f h w) of 2 frames or more")
+        reached: set[nn.Module] = set()
+        hooks = [
+            part.register_forward_pre_hook(lambda part, args: reached.add(part))
+            for part in self.temporal.values()
+        ]
+        training = [module for module in self.modules() if module.training]
+        self.eval()
+        try:
+            with torch.no_grad():
+                self(*args, **kwargs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for module in training:
+                module.training = True
+        return [
+            self.temporal.names[key]
+            for key, part in self.temporal.items()
+            if part not in reached
+        ]
+
+    def extra_repr(self) -> str:
+        parts = [unwrapped(part) for part in self.temporal.values()]
+        convs = sum(isinstance(part, InflatedConv) for part in parts)
+        added = sum(p.numel() for p in self.temporal.parameters())
+        return f"convs={convs}, attentions={len(parts) - convs}, temporal_parameters={added:,}"

@@ -1,0 +1,117 @@
+"""The temporal parts of a model: after which modules they run, and their file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from make_a_video_pytorch.inflation.foreign import layer_at, without_wrappers
+from make_a_video_pytorch.inflation.temporal import TemporalPart, attach, detach, part_of
+from make_a_video_pytorch.modules.conv import with_pixels
+from make_a_video_pytorch.modules.multihead import split_keys_and_values
+
+
+class TemporalParts(nn.ModuleDict):
+    """The temporal parts of a model, each to run after a module of it.
+
+    What runs is what lies here, and after what stands at the module's name in the model: so
+    adapters and other wrappers may be put around either.
+    """
+
+    def __init__(self, parts: list[tuple[nn.Module, TemporalPart]]) -> None:
+        super().__init__()
+        self.names: dict[str, str] = {}  # of the inflated modules, by the key of their part
+        for module, part in parts:
+            key = (part.name or "model").replace(".", "_")
+            while hasattr(self, key):
+                key += "_"
+            self[key] = part
+            self.names[key] = part.name
+            attach(module, part)
+        self.motion_names = frozenset(self.motion_tensors())
+
+    def follow(self, model: nn.Module) -> None:
+        """Run after what stands at the names in `model` now.
+
+        Raises:
+            ValueError: if nothing stands there, if it changed and a compiler is at work, or if
+                something is around an inflated module in one of several places.
+        """
+        here = {key: layer_at(model, name) for key, name in self.names.items()}
+        now = {key: None if module is None else part_of(module) for key, module in here.items()}
+        if torch.compiler.is_compiling():  # where modules may be stood in for by others
+            if None not in now.values():
+                return
+            raise ValueError("`model` has changed: call it on a video once before it is compiled")
+        if all(now[key] is part for key, part in self.items()):
+            return
+        held = {part_of(module): module for module in model.modules()}
+        for key, part in self.items():
+            if here[key] is None:  # in a wrapper that is not known, which leaves the hook alone
+                here[key] = held.get(part)
+            if here[key] is None:
+                raise ValueError(f"`{self.names[key]}`, which is inflated, is no more in `model`")
+        for part, module in held.items():
+            if part is not None and module not in here.values():
+                must_be_in_one_place(model, module)
+                detach(module)
+        for key, part in self.items():
+            attach(here[key], part)
+
+    def prefixes(self) -> dict[str, str]:
+        """How the names of the parts begin in a motion module, by their keys."""
+        return {key: f"{name}.temporal.".lstrip(".") for key, name in self.names.items()}
+
+    def motion_tensors(self) -> dict[str, tuple[str, Tensor]]:
+        """The names here, and the tensors, by their names in a motion module."""
+        prefixes = self.prefixes()
+        return {
+            prefixes[key] + without_wrappers(name): (f"{key}.{name}", tensor)
+            for key, part in self.items()
+            for name, tensor in part.state_dict().items()
+        }
+
+    def motion(self) -> dict[str, Tensor]:
+        """See `InflatedModel.temporal_state_dict`."""
+        tensors = self.motion_tensors()
+        for name in sorted(self.motion_names - tensors.keys()):
+            raise ValueError(f"`{name}` is hidden by what is wrapped around it")
+        motion = {name: tensors[name][1] for name in tensors if name in self.motion_names}
+        for name, tensor in motion.items():
+            if tensor.is_meta:
+                raise ValueError(f"`{name}` is on meta, as if offloaded: bring it back first")
+        return motion
+
+    def load_motion(self, state: Mapping[str, Tensor]) -> None:
+        """See `InflatedModel.load_temporal_state_dict`."""
+        state = dict(state)
+        for prefix in self.prefixes().values():  # as in 1.0.0
+            with_pixels(state, prefix + "conv.weight")
+            split_keys_and_values(state, prefix + "attn.")
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        expected = {name: tuple(tensor.shape) for name, tensor in self.motion().items()}
+        problems = [
+            f"{problem} {', '.join(f'`{n}`' for n in sorted(names))}"
+            for problem, names in (
+                ("has the unknown", shapes.keys() - expected.keys()),
+                ("lacks", expected.keys() - shapes.keys()),
+            )
+            if names
+        ]
+        if problems:
+            raise ValueError(f"`state` {' and '.join(problems)}; see `temporal_state_dict`")
+        for name, shape in shapes.items():
+            if shape != expected[name]:
+                raise ValueError(f"`{name}` in `state` (shape {shape}) must be {expected[name]}")
+        here = self.motion_tensors()
+        self.load_state_dict({here[name][0]: state[name] for name in state}, strict=False)
+
+
+def must_be_in_one_place(model: nn.Module, module: nn.Module) -> None:
+    """Raise a ValueError where `module` would be inflated in one of its places only."""
+    places = [name for name, m in model.named_modules(remove_duplicate=False) if m is module]
+    if len(places) > 1:
+        names = ", ".join(f"`{name}`" for name in places)
+        raise ValueError(f"{names} are one module, which is inflated: wrap none of them")

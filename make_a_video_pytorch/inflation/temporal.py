@@ -1,0 +1,191 @@
+"""What an inflated module does after its own forward: a convolution, or attention, over frames.
+
+Letters: b batch, c channels, f frames, h height, w width, n tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from make_a_video_pytorch.modules.conv import convolve, frames_around, temporal_conv, with_pixels
+from make_a_video_pytorch.modules.multihead import Attention
+from make_a_video_pytorch.ops.parameters import acts_across_frames, zero_init
+from make_a_video_pytorch.ops.positions import RotaryPositions
+from make_a_video_pytorch.ops.torch_internals import after_backward, is_hooked, is_in_backward
+
+# Attributes of an inflated module: what runs after it, and the handle of the hook. The part is no
+# child of it: tools that take a Conv2d for a leaf would take it for theirs.
+PART, HOOK = "_temporal_part", "_temporal_hook"
+
+
+class Clip(nn.Module):
+    """Which video is going through the model: its samples and frames, or None.
+
+    A module, without parameters, that all temporal parts hold: so each replica of a model has
+    one of its own, copies and pickles hold together, and compilers read it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: tuple[int, int] | None = None
+        self.in_backward = False
+
+    def current(self) -> tuple[int, int] | None:
+        """The sizes (b, f), or None where no video is going through."""
+        if self.in_backward and not torch.compiler.is_compiling() and not is_in_backward():
+            self.clear()  # what a backward pass left that raised
+        return self.sizes
+
+    def clear(self) -> None:
+        """Forget the video of a backward pass."""
+        self.sizes, self.in_backward = None, False
+
+    def remember(self, result: Tensor) -> None:
+        """Bring the sizes back for the backward pass of `result`.
+
+        Activation checkpointing computes modules again, after the forward pass has left. The
+        node that made `result` is where their backward pass begins.
+        """
+        if result.grad_fn is None:
+            return
+        sizes = self.sizes
+
+        def restore(grads: tuple[Tensor, ...]) -> None:
+            self.sizes, self.in_backward = sizes, True
+            after_backward(self.clear)
+
+        result.grad_fn.register_prehook(restore)
+
+
+class TemporalPart(nn.Module):
+    """What is added over frames to the output of a module, at first zero.
+
+    Shapes: (b*f c h w), or (b*f n c), returned unchanged, in its memory format. Images, and
+    videos of one frame, are returned as they are.
+    """
+
+    def __init__(
+        self,
+        name: str,   # of the module in its model, empty for the model itself
+        dim: int,    # channels of its output
+        clip: Clip,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.dim = dim
+        self.clip = clip
+
+    def forward(self, out: object, inputs: tuple[object, ...]) -> object:
+        """Add to what a module made of its `inputs`; of a tuple, to the first.
+
+        Raises:
+            TypeError: if `out` is neither a tensor nor a tuple that begins with one.
+            ValueError: if its rows are not those of the video, or its channels not `dim`.
+        """
+        clip = self.clip.current()
+        if clip is None or clip[1] == 1:
+            return out
+        if isinstance(out, tuple) and len(out) > 0:
+            return (self(out[0], inputs), *out[1:])
+        if not isinstance(out, Tensor):
+            raise TypeError(
+                f"{self.called} must give a tensor, or a tuple that begins with one, to be "
+                f"inflated, and gave a {type(out).__name__}; leave it out by `where`"
+            )
+        self.must_fit(out, clip)
+        x = out.unflatten(0, clip)
+        # First `out`, whose memory format the sum then has.
+        return (x + self.delta(x, inputs).to(x.dtype)).flatten(0, 1)
+
+    @property
+    def called(self) -> str:
+        """What messages call the module."""
+        return f"`{self.name or 'model'}`"
+
+    def must_fit(self, out: Tensor, clip: tuple[int, int]) -> None:
+        """Raise a ValueError for an output that cannot be unfolded."""
+        b, f = clip
+        if out.ndim not in (3, 4) or out.shape[0] != b * f:
+            raise ValueError(
+                f"{self.called} must give (b*f c h w) or (b*f n c) with b*f = {b * f} to be "
+                f"inflated, and gave {tuple(out.shape)}; leave it out by `where`"
+            )
+        if out.shape[1 if out.ndim == 4 else -1] != self.dim:
+            raise ValueError(
+                f"{self.called} must give {self.dim} channels, in (b*f c h w) or (b*f n c), and "
+                f"gave {tuple(out.shape)}; leave it out by `where`"
+            )
+
+
+class InflatedConv(TemporalPart):
+    """A convolution over frames of the output of a convolution, in as many groups."""
+
+    def __init__(self, name: str, spatial: nn.Conv2d, clip: Clip, kernel_size: int) -> None:
+        super().__init__(name, spatial.out_channels, clip)
+        self.around = frames_around(kernel_size)
+        self.conv = zero_init(temporal_conv(self.dim, self.around, spatial.groups))
+        acts_across_frames(self, "conv")
+
+    def delta(self, x: Tensor, inputs: tuple[object, ...]) -> Tensor:
+        """b f c h w -> b f c h w"""
+        return convolve(self.conv, x.transpose(1, 2), self.around).transpose(1, 2)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+        with_pixels(state_dict, prefix + "conv.weight")
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class InflatedAttention(TemporalPart):
+    """Attention over frames, at each pixel or token, of the output of attention.
+
+    It reads the sum of the input and the output, where these have one shape: what the model
+    itself goes on with, but for a norm. Its positions are rotary, without a maximum.
+    """
+
+    def __init__(self, name: str, dim: int, clip: Clip, heads: int, dim_head: int) -> None:
+        super().__init__(name, dim, clip)
+        self.attn = Attention(dim, dim_head, heads)
+        self.positions = RotaryPositions(dim_head)
+        acts_across_frames(self, "attn")
+
+    def delta(self, x: Tensor, inputs: tuple[object, ...]) -> Tensor:
+        """b f c h w -> b f c h w, or b f n c -> b f n c"""
+        seen = x
+        given = [t for t in inputs if isinstance(t, Tensor)]
+        if given and given[0].shape == (x.shape[0] * x.shape[1], *x.shape[2:]):
+            seen = x + given[0].unflatten(0, x.shape[:2]).to(x.dtype)
+        channels = 2 if x.ndim == 5 else -1
+        angles = self.positions(x.shape[1], device=x.device)
+        return self.attn(seen.movedim(channels, -1), angles=angles).movedim(-1, channels)
+
+
+def attach(module: nn.Module, part: nn.Module) -> None:
+    """Let `part` run after the forward of `module`."""
+    vars(module)[PART] = part  # not as a child
+    if not is_hooked(module, run_temporal_part):
+        vars(module)[HOOK] = module.register_forward_hook(run_temporal_part, with_kwargs=True)
+
+
+def detach(module: nn.Module) -> None:
+    """Undo `attach`."""
+    del vars(module)[PART]
+    handle = vars(module).pop(HOOK, None)
+    if handle is not None:
+        handle.remove()
+
+
+def run_temporal_part(
+    module: nn.Module, args: tuple, kwargs: dict[str, object], out: object
+) -> object:
+    """The forward hook; it finds the part by `module`, so that a replica runs its own.
+
+    Replicas share their hooks with the module that they are made of, but not what runs then.
+    """
+    part = part_of(module)
+    return out if part is None else part(out, (*args, *kwargs.values()))
+
+
+def part_of(module: nn.Module) -> nn.Module | None:
+    """What runs after `module`, if it is inflated."""
+    return vars(module).get(PART)  # and not that of what it passes attributes of

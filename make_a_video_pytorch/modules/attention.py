@@ -1,0 +1,197 @@
+"""Attention over space in each frame, then over frames at each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from make_a_video_pytorch.modules.feed_forward import FeedForward
+from make_a_video_pytorch.modules.multihead import Attention, CrossAttention
+from make_a_video_pytorch.ops.attend import bias_span
+from make_a_video_pytorch.ops.checks import at_least, must_be_taken, typechecked
+from make_a_video_pytorch.ops.layout import Temporal, as_given, as_video, unfold_pixels
+from make_a_video_pytorch.ops.parameters import acts_across_frames, zero_init
+from make_a_video_pytorch.ops.positions import ContinuousPositionBias, RotaryPositions
+
+
+class SpatioTemporalAttention(nn.Module):
+    """Attention over (h w) in each frame, over frames at each pixel, and a feed-forward.
+
+    Make-A-Video (Singer et al. 2022, section 3.2.2), factorised as in Video Diffusion Models (Ho
+    et al. 2022, section 3). Each part has its skip connection. Attention over frames and the
+    token shift are skipped on images and start as the identity. With a `context_dim`, attention
+    to tokens comes before the feed-forward and starts as the identity too.
+
+    Shapes: image (b dim h w) or video (b dim f h w), returned unchanged.
+    """
+
+    @typechecked
+    def __init__(
+        self,
+        dim: int,                        # channels, in and out
+        *,
+        dim_head: int = 64,              # width of a head
+        heads: int = 8,                  # number of heads
+        add_feed_forward: bool = True,   # end with a feed-forward
+        ff_mult: int | float = 4,        # its width, in `dim`s
+        pos_bias: bool = True,           # continuous relative bias on the scores
+        flash: bool = True,              # fused attention kernels
+        causal_time_attn: bool = False,  # a frame sees only itself and earlier ones
+        rotary: bool = False,            # rotary positions
+        temporal_window: int | None = None,  # frames seen on either side; all if None
+        context_dim: int | None = None,  # features of the tokens to attend to, if any
+    ) -> None:
+        super().__init__()
+        if temporal_window is not None:
+            at_least(1, temporal_window=temporal_window)
+        self.dim = dim
+        self.causal_time_attn = causal_time_attn
+        self.temporal_window = temporal_window
+        self.spatial_attn = Attention(dim, dim_head, heads, flash)
+        self.temporal_attn = Attention(
+            dim, dim_head, heads, flash, causal_time_attn, temporal_window
+        )
+        self.spatial_rel_pos_bias = self.temporal_rel_pos_bias = None
+        if pos_bias:
+            width = max(dim // 2, 1)
+            self.spatial_rel_pos_bias = ContinuousPositionBias(
+                dim=width, heads=heads, num_dims=2
+            )
+            self.temporal_rel_pos_bias = ContinuousPositionBias(dim=width, heads=heads)
+        acts_across_frames(self, "temporal_attn", "temporal_rel_pos_bias")
+        self.spatial_rotary = RotaryPositions(dim_head, num_dims=2) if rotary else None
+        self.temporal_rotary = RotaryPositions(dim_head) if rotary else None
+        self.cross_attn = None
+        if context_dim is not None:
+            self.cross_attn = CrossAttention(dim, context_dim, dim_head, heads, flash)
+        self.frames_at_once = self.pixels_at_once = None  # see `chunk_attention`
+        self.has_feed_forward = add_feed_forward
+        if add_feed_forward:
+            self.ff = FeedForward(dim, ff_mult)
+
+    def forward(
+        self,
+        x: Tensor,
+        enable_time: bool | Tensor | Temporal = True,
+        *,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        frame_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Attend in an image or a video.
+
+        Args:
+            x: image (b dim h w) or video (b dim f h w).
+            enable_time: attend and shift over frames: one bool, or one for each sample (b).
+            context: tokens (b n context_dim) to attend to; none if left out.
+            context_mask: False (b n) for tokens that are not to be seen.
+            frame_mask: False (b f) for frames that are padding at the end of a shorter clip.
+
+        Raises:
+            ValueError: if `x` is neither an image nor a video, or not of `dim` channels, if
+                `context` is of another shape or not taken, or if one of the masks or a tensor
+                `enable_time` is of another shape or not of bools.
+        """
+        must_be_taken(self.cross_attn is not None, "context_dim", context=context)
+        if context_mask is not None and context is None:
+            raise ValueError("`context_mask` must be left out, since no `context` was given")
+        video, temporal = as_video(x, self.dim, enable_time, frame_mask)
+        frames, height, width = video.shape[2:]
+
+        in_space = video.movedim(1, -1).flatten(2, 3).flatten(0, 1)  # (b f) (h w) c
+        bias, angles = positions(
+            self.spatial_rel_pos_bias, self.spatial_rotary, (height, width), like=x
+        )
+        spatial = partial(self.spatial_attn, rel_pos_bias=bias, angles=angles)
+        in_space = in_space + in_pieces(spatial, in_space, 0, self.frames_at_once)
+
+        out = in_space.unflatten(0, (-1, frames))  # b f (h w) c
+        if temporal.runs:
+            bias, angles = positions(
+                self.temporal_rel_pos_bias,
+                self.temporal_rotary,
+                (frames,),
+                span=(bias_span(frames, self.temporal_window),),
+                like=x,
+            )
+            # padding comes last, where no causal frame sees it
+            mask = None if self.causal_time_attn else temporal.real
+            over_time = partial(self.temporal_attn, rel_pos_bias=bias, angles=angles, mask=mask)
+            attended = out + in_pieces(over_time, out, 2, self.pixels_at_once)
+            out = temporal.choose(attended, out)
+
+        if context is not None:
+            cross = partial(self.cross_attn, context=context, context_mask=context_mask)
+            out = out + in_pieces(cross, out, 1, self.frames_at_once)
+
+        if self.has_feed_forward:
+
+            def feed_forward(tokens: Tensor) -> Tensor:
+                as_clip = tokens.movedim(-1, 1).unsqueeze(-1)  # b c f (h w) 1
+                return self.ff(as_clip, temporal).squeeze(-1).movedim(1, -1)
+
+            out = out + in_pieces(feed_forward, out, 2, self.pixels_at_once)
+        return as_given(unfold_pixels(out.movedim(-1, 1), height, width), x)
+
+    def start_as_identity(self) -> None:
+        """Make it give what it is given."""
+        if self.has_feed_forward:
+            zero_init(self.ff.proj_out[1])
+
+
+def positions(
+    rel_pos_bias: ContinuousPositionBias | None,
+    rotary: RotaryPositions | None,
+    sizes: tuple[int, ...],
+    *,
+    span: tuple[int, ...] | None = None,
+    like: Tensor,
+) -> tuple[Tensor | None, Tensor | None]:
+    """The bias over a `span` and the rotary angles over the grid of `sizes`, where there are such.
+
+    The bias depends on offsets only; windowed attention needs it for fewer of them.
+    """
+    bias = angles = None
+    if rel_pos_bias is not None:
+        bias = rel_pos_bias(*(span or sizes), device=like.device, dtype=like.dtype)
+    if rotary is not None:
+        angles = rotary(*sizes, device=like.device)
+    return bias, angles
+
+
+@typechecked
+def chunk_attention(
+    module: nn.Module, *, frames: int | None = None, pixels: int | None = None
+) -> None:
+    """Let every SpatioTemporalAttention in `module` take less memory at once, for inference.
+
+    Attention over space and to a context then goes through at most so many `frames` at once, and
+    attention over frames and the feed-forward through at most so many `pixels`; None is all. The
+    results are equal; more, smaller steps take longer. In training `gradient_checkpointing` saves
+    more.
+
+    Raises:
+        ValueError: if a number is below 1.
+    """
+    for name, size in (("frames", frames), ("pixels", pixels)):
+        if size is not None:
+            at_least(1, **{name: size})
+    for part in module.modules():
+        if isinstance(part, SpatioTemporalAttention):
+            part.frames_at_once, part.pixels_at_once = frames, pixels
+
+
+def in_pieces(
+    function: Callable[[Tensor], Tensor], x: Tensor, dim: int, size: int | None
+) -> Tensor:
+    """`function(x)`, computed for at most `size` entries of dimension `dim` at once."""
+    if size is None or x.shape[dim] <= size:
+        return function(x)
+    out = torch.empty_like(x)
+    for start in range(0, x.shape[dim], size):
+        length = min(size, x.shape[dim] - start)
+        out.narrow(dim, start, length).copy_(function(x.narrow(dim, start, length)))
+    return out

@@ -1,0 +1,159 @@
+"""What a U-Net is conditioned on beside a context: numbers, a vector, pictures."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from make_a_video_pytorch.ops.checks import at_least, is_one_of, must_be_taken, must_be_tensor
+from make_a_video_pytorch.ops.layout import Temporal, hide
+from make_a_video_pytorch.ops.parameters import acts_across_frames, zero_init
+from make_a_video_pytorch.ops.positions import SinusoidalPosEmb
+
+
+class NumberCond(nn.Sequential):
+    """Sinusoids, a projection of them in `dtype`, and what may follow: (n) -> (n emb_dim)."""
+
+    def forward(self, numbers: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        sinusoid, *layers = self
+        emb = sinusoid(numbers)
+        emb = emb if dtype is None else emb.to(dtype)
+        for layer in layers:
+            emb = layer(emb)
+        return emb
+
+    def start_as_identity(self) -> None:
+        """Make the embedding zero."""
+        zero_init(self[1])
+
+
+class Conditioned(nn.Module):
+    """The part of a U-Net that embeds a timestep, a vector and the frames per second.
+
+    Their sum scales and shifts the residual blocks. The timestep's part has the names and the
+    initialisation of 0.4.0; the others are zero at first.
+    """
+
+    def __init__(
+        self,
+        dim: int,                    # width of the sinusoids; the embedding has four times as many
+        condition_on_timestep: bool,
+        cond_dim: int | None,        # width of the vector, if there is one
+        condition_on_fps: bool,
+        cond_channels: int,          # channels of the pictures
+    ) -> None:
+        super().__init__()
+        at_least(1, dim=dim)
+        at_least(0, cond_channels=cond_channels)
+        self.cond_channels = cond_channels
+        self.cond_dim = cond_dim
+        self.to_timestep_cond = self.to_cond = self.to_fps_cond = self.emb_dim = None
+        if condition_on_timestep or cond_dim is not None or condition_on_fps:
+            self.emb_dim = dim * 4
+        if condition_on_timestep:
+            self.to_timestep_cond = NumberCond(
+                SinusoidalPosEmb(dim), nn.Linear(dim, self.emb_dim), nn.SiLU()
+            )
+        if cond_dim is not None:
+            at_least(1, cond_dim=cond_dim)
+            self.to_cond = zero_init(nn.Linear(cond_dim, self.emb_dim, bias=False))
+        if condition_on_fps:
+            self.to_fps_cond = NumberCond(
+                SinusoidalPosEmb(dim), zero_init(nn.Linear(dim, self.emb_dim))
+            )
+        acts_across_frames(self, "to_fps_cond")
+
+    def embed(
+        self,
+        timestep: Tensor | float | None,
+        cond: Tensor | None,
+        fps: Tensor | float | None,
+        video: Tensor,
+        temporal: Temporal,
+    ) -> Tensor | None:
+        """The sum of what is known of a sample (b emb_dim), or of each frame (b f emb_dim)."""
+        if (timestep is None) != (self.to_timestep_cond is None):
+            needed = "given, as" if timestep is None else "left out, unless"
+            raise ValueError(f"`timestep` must be {needed} `condition_on_timestep` is True")
+        must_be_taken(self.to_cond is not None, "cond_dim", cond=cond)
+        must_be_taken(self.to_fps_cond is not None, "condition_on_fps", fps=fps)
+        if self.emb_dim is None:
+            return None
+
+        batch, frames = video.shape[0], video.shape[2]
+        if timestep is None:
+            emb = video.new_zeros(batch, self.emb_dim)
+        else:
+            timestep = as_numbers("timestep", timestep, video.device, batch, frames)
+            if timestep.ndim == 2 and temporal.real is not None:
+                timestep = timestep.masked_fill(~temporal.real, 0)
+            emb = self.to_timestep_cond(timestep.flatten(), video.dtype)
+            emb = emb.unflatten(0, timestep.shape).expand(batch, *timestep.shape[1:], -1)
+        must_be_tensor(cond=cond)
+        if cond is not None:
+            expected = (batch, self.cond_dim)
+            if cond.shape != expected:
+                raise ValueError(
+                    f"`cond` (shape {tuple(cond.shape)}) must be (b, cond_dim) = {expected}"
+                )
+            emb = plus(emb, self.to_cond(cond.to(emb.dtype)))
+        if fps is not None:
+            fps = as_numbers("fps", fps, video.device, batch)
+            if temporal.runs:
+                emb = temporal.choose(plus(emb, self.to_fps_cond(fps, video.dtype)), emb)
+        # What is expanded takes another way through a Linear than a sum does, with other last
+        # bits: the identity in time asks for one way.
+        return emb.contiguous()
+
+    def beside(
+        self, video: Tensor, cond_images: Tensor | None, frame_mask: Tensor | None
+    ) -> Tensor:
+        """`video` (b c f h w) with `cond_images` as further channels, zeros if there are none."""
+        must_be_taken(self.cond_channels > 0, "cond_channels", cond_images=cond_images)
+        if self.cond_channels == 0:
+            return video
+        must_be_tensor(cond_images=cond_images)
+        batch, _, frames, height, width = video.shape
+        shape = (batch, self.cond_channels, frames, height, width)
+        one = (*shape[:2], 1, *shape[3:])
+        if cond_images is None:
+            cond_images = video.new_zeros(()).expand(one)
+        if not is_one_of(cond_images.shape, shape, one, (*shape[:2], *shape[3:])):
+            raise ValueError(
+                f"`cond_images` (shape {tuple(cond_images.shape)}) must be "
+                f"(b, cond_channels, [f,] h, w) with (b, cond_channels, f, h, w) = {shape}"
+            )
+        if cond_images.ndim == 4:
+            cond_images = cond_images.unsqueeze(2)
+        cond_images = cond_images.to(video.dtype).expand(shape)
+        if frame_mask is not None:
+            cond_images = hide(cond_images, frame_mask)
+        tokens = (video.movedim(1, -1), cond_images.movedim(1, -1))
+        return torch.cat(tokens, dim=-1).movedim(-1, 1)
+
+
+def plus(emb: Tensor, vector: Tensor) -> Tensor:
+    """`emb` (b [f] d) plus `vector` (b d)."""
+    return emb + (vector if emb.ndim == 2 else vector[:, None])
+
+
+def as_numbers(
+    name: str, value: Tensor | float, device: torch.device, batch: int, frames: int | None = None
+) -> Tensor:
+    """`value` as a tensor (1), (b) or, where `frames` are given, (b f)."""
+    if not isinstance(value, Tensor):
+        if not isinstance(value, (int, float)):  # torch 2.6 cannot compile `int | float`
+            raise TypeError(f"`{name}` (a {type(value).__name__}) must be a number or a tensor")
+        # a tensor that is filled, so that a compiler does not make a graph for each number
+        dtype = torch.int64 if isinstance(value, int) else torch.float32
+        value = torch.full((1,), value, dtype=dtype, device=device)
+    value = value.to(device)
+    if value.ndim == 0 or (value.ndim == 2 and value.shape[1] == 1):
+        value = value.reshape(-1)
+    if not is_one_of(value.shape, (1,), (batch,), (batch, frames)):
+        per_frame = "" if frames is None else f" or (b, f), with f = {frames}"
+        raise ValueError(
+            f"`{name}` (shape {tuple(value.shape)}) must be one number or (b), with b = {batch}"
+            f"{per_frame}, as in `x`"
+        )
+    return value
