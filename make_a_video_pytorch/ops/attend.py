@@ -169,7 +169,8 @@ def fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool) ->
         if bias is None:
             return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         out = attention_with_bias(q, k, v, bias)
-    if torch.onnx.is_in_onnx_export():  # which takes another kernel's layout for this one's
+    if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
+        # it takes another kernel's layout for this one's
         in_memory = out.transpose(1, 2).clone(memory_format=torch.contiguous_format)
         return in_memory.transpose(1, 2)
     return out
