@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from make_a_video_pytorch.ops.checks import at_least, must_be_tensor, typechecked
-from make_a_video_pytorch.ops.layout import must_be_mask
+from make_a_video_pytorch.ops.decision import must_be_mask
 
 
 class NullConditions(nn.Module):

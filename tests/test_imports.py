@@ -17,6 +17,7 @@ FLOORS = [
             "torch_internals",
             "parameters",
             "layout",
+            "decision",
             "gradients",
             "norm",
             "positions",

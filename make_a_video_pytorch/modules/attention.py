@@ -12,7 +12,8 @@ from make_a_video_pytorch.modules.feed_forward import FeedForward
 from make_a_video_pytorch.modules.multihead import Attention, CrossAttention
 from make_a_video_pytorch.ops.attend import bias_span
 from make_a_video_pytorch.ops.checks import at_least, must_be_taken, typechecked
-from make_a_video_pytorch.ops.layout import Temporal, as_given, as_video, unfold_pixels
+from make_a_video_pytorch.ops.decision import Temporal, as_video
+from make_a_video_pytorch.ops.layout import as_given, unfold_pixels
 from make_a_video_pytorch.ops.parameters import acts_across_frames, zero_init
 from make_a_video_pytorch.ops.positions import ContinuousPositionBias, RotaryPositions
 

@@ -7,12 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from make_a_video_pytorch.ops.checks import at_least, typechecked
+from make_a_video_pytorch.ops.decision import Temporal, as_video, decide
 from make_a_video_pytorch.ops.gradients import conv_over_frames
 from make_a_video_pytorch.ops.layout import (
-    Temporal,
     as_given,
-    as_video,
-    decide,
     fold_frames,
     fold_pixels,
     is_planar,

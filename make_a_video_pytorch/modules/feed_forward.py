@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from make_a_video_pytorch.ops.checks import at_least, typechecked
-from make_a_video_pytorch.ops.layout import Temporal, as_given, as_video
+from make_a_video_pytorch.ops.decision import Temporal, as_video
+from make_a_video_pytorch.ops.layout import as_given
 from make_a_video_pytorch.ops.norm import RMSNorm
 from make_a_video_pytorch.ops.parameters import acts_across_frames
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from make_a_video_pytorch.ops.attend import Attend
 from make_a_video_pytorch.ops.checks import at_least, must_be_tensor, typechecked
-from make_a_video_pytorch.ops.layout import must_be_mask
+from make_a_video_pytorch.ops.decision import must_be_mask
 from make_a_video_pytorch.ops.norm import RMSNorm
 from make_a_video_pytorch.ops.parameters import zero_init
 from make_a_video_pytorch.ops.positions import rotate

@@ -8,7 +8,8 @@ from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
 from make_a_video_pytorch.ops.checks import at_least, must_be_multiple, typechecked
-from make_a_video_pytorch.ops.layout import Temporal, as_given, as_video
+from make_a_video_pytorch.ops.decision import Temporal, as_video
+from make_a_video_pytorch.ops.layout import as_given
 from make_a_video_pytorch.ops.parameters import acts_across_frames
 
 # Inside, tensors are b f h w c. A neighbourhood is folded into channels as (neighbour c), so

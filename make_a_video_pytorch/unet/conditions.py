@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from make_a_video_pytorch.ops.checks import at_least, is_one_of, must_be_taken, must_be_tensor
-from make_a_video_pytorch.ops.layout import Temporal, hide
+from make_a_video_pytorch.ops.decision import Temporal, hide
 from make_a_video_pytorch.ops.parameters import acts_across_frames, zero_init
 from make_a_video_pytorch.ops.positions import SinusoidalPosEmb
 

@@ -14,14 +14,8 @@ from make_a_video_pytorch.modules.conv import PseudoConv3d
 from make_a_video_pytorch.modules.resample import Downsample, Upsample
 from make_a_video_pytorch.modules.resnet import ResnetBlock
 from make_a_video_pytorch.ops.checks import at_least, must_be_multiple, one_per_stage, typechecked
-from make_a_video_pytorch.ops.layout import (
-    Temporal,
-    as_given,
-    as_video,
-    hide,
-    memory_format_of,
-    must_be_frames,
-)
+from make_a_video_pytorch.ops.decision import Temporal, as_video, hide, must_be_frames
+from make_a_video_pytorch.ops.layout import as_given, memory_format_of
 from make_a_video_pytorch.unet.conditions import Conditioned
 from make_a_video_pytorch.unet.growth import Growable
 

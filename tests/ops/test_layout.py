@@ -4,11 +4,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from make_a_video_pytorch import SpaceTimeUnet
 from make_a_video_pytorch.ops.layout import (
-    Temporal,
     as_given,
-    as_video,
     fold_frames,
     fold_pixels,
+    in_layout,
+    is_planar,
     memory_format_of,
     unfold_frames,
     unfold_pixels,
@@ -18,7 +18,7 @@ from tests.zoo import EVERY, UNET, each, randomize
 LAST_3D = torch.channels_last_3d
 
 
-def in_layout(video):
+def lies_in_layout(video):
     """Whether b f h w c is the order in memory, strides of single dimensions included."""
     pixels = video.movedim(1, -1)
     return pixels.stride() == torch.empty(pixels.shape, device="meta").stride()
@@ -38,18 +38,17 @@ def in_layout(video):
     ids=lambda v: f"{tuple(v.shape)}-{v.stride()}",
 )
 def test_a_video_in_any_memory_format_comes_out_in_the_layout(video):
-    out, temporal = as_video(video, video.shape[1])
+    out = in_layout(video)
     assert torch.equal(out, video)
-    assert in_layout(out)
-    assert temporal == Temporal(True)
+    assert lies_in_layout(out)
 
 
 def test_no_copy_of_what_is_in_the_layout():
     video = torch.randn(2, 3, 5, 7, 11).contiguous(memory_format=LAST_3D)
-    out, _ = as_video(video, 3)
+    out = in_layout(video)
     assert out.data_ptr() == video.data_ptr()
     image = torch.randn(2, 3, 7, 11).contiguous(memory_format=torch.channels_last)
-    out, _ = as_video(image, 3)
+    out = in_layout(image)
     assert out.data_ptr() == image.data_ptr()
     assert as_given(out, image).shape == image.shape
 
@@ -57,7 +56,7 @@ def test_no_copy_of_what_is_in_the_layout():
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("frames", [1, 5])
 def test_folding_is_a_view_that_convolutions_take_as_it_is(batch, frames):
-    video, _ = as_video(torch.randn(batch, 3, frames, 7, 11), 3)
+    video = in_layout(torch.randn(batch, 3, frames, 7, 11))
     images, pixels = fold_frames(video), fold_pixels(video)
     assert images.stride() == (7 * 11 * 3, 1, 11 * 3, 3)
     assert pixels.stride() == (frames * 7 * 11 * 3, 1, 7 * 11 * 3, 3)
@@ -69,14 +68,12 @@ def test_folding_is_a_view_that_convolutions_take_as_it_is(batch, frames):
         assert back.stride() == video.stride()
 
 
-def test_temporal_parts_run_on_a_clip_unless_decided_otherwise():
-    clip, image = torch.zeros(1, 2, 3, 4, 5), torch.zeros(1, 2, 4, 5)
-    assert as_video(clip, 2)[1] == Temporal(True)
-    assert as_video(clip, 2, False)[1] == Temporal(False)
-    assert as_video(image, 2)[1] == Temporal(False)
-    assert as_video(clip[:, :, :1], 2)[1] == Temporal(False)
-    assert as_video(clip[:, :, :1], 2, Temporal(True))[1] == Temporal(True)
-    assert as_video(clip, 2, Temporal(False))[1] == Temporal(False)
+def test_planar_is_one_order_in_memory_and_no_other():
+    image = torch.randn(2, 3, 5, 7)
+    assert is_planar(image)
+    assert not is_planar(image.contiguous(memory_format=torch.channels_last))
+    assert not is_planar(image[:, :1])  # it is both
+    assert not is_planar(image.transpose(2, 3))
 
 
 def test_the_answer_comes_in_the_memory_format_that_was_given():
@@ -97,8 +94,8 @@ def test_the_answer_comes_in_the_memory_format_that_was_given():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_every_module_answers_in_the_layout(entry, batch, dtype):
     module, video = entry.build().to(dtype), entry.video(dtype=dtype)[:batch]
-    assert in_layout(module(video))
-    assert in_layout(module(video[:, :, 0])[:, :, None])
+    assert lies_in_layout(module(video))
+    assert lies_in_layout(module(video[:, :, 0])[:, :, None])
 
 
 class Copies(TorchDispatchMode):
