@@ -209,7 +209,7 @@ def attend(module: nn.Module, x: Tensor) -> Tensor:
         project(inner).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
         for project in (attention.to_q, attention.to_k, attention.to_v)
     )
-    bias = module.spatial_rel_pos_bias(height, width)
+    bias = module.spatial_rel_pos_bias(height, width, device=x.device, dtype=x.dtype)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
     tokens = tokens + attention.to_out(out.transpose(1, 2).flatten(2))
     hidden, gate = module.ff.proj_in[0](tokens).chunk(2, dim=-1)

@@ -51,6 +51,9 @@ WRAPPERS = {
         "_checkpoint_wrapped_module",
 }  # fmt: skip
 
+# Of which one holds a copy for each adapter, and the original.
+SEVERAL = "peft.utils.other.AuxiliaryTrainingWrapper"
+
 # What the last projection of an attention module is called.
 PROJECTIONS = ("to_out", "proj_out", "out_proj", "proj")
 
@@ -119,18 +122,18 @@ def layer_at(model: nn.Module, name: str) -> nn.Module | None:
 
 def child_at(module: nn.Module, key: str) -> nn.Module | None:
     """The child at `key` of `module`, or of what it is wrapped around."""
+    if SEVERAL not in paths_of(module) and (inner := wrapped_in(module)) is not None:
+        return child_at(inner, key)
     child = module._modules.get(key)
-    if child is None:  # many a wrapper passes attributes on
+    if child is None:  # as in a wrapper, which passes on what the module has that runs
         child = getattr(module, key, None)
-    if isinstance(child, nn.Module):
-        return child
-    inner = wrapped_in(module)
-    return None if inner is None else child_at(inner, key)
+    return child if isinstance(child, nn.Module) else None
 
 
 def without_wrappers(name: str) -> str:
-    """The `name` of a tensor without what wrappers add to it."""
-    return ".".join(part for part in name.split(".") if part not in WRAPPERS.values())
+    """The `name` of a tensor without what wrappers add to it, where they hold it alone."""
+    added = {child for path, child in WRAPPERS.items() if path != SEVERAL}
+    return ".".join(part for part in name.split(".") if part not in added)
 
 
 def where_it_computes(

@@ -81,9 +81,9 @@ def inflate(
                     f"{called(name, module)} must have a Linear, Conv1d or Conv2d that tells the "
                     "channels it gives; leave it out by `where`"
                 )
-            part = InflatedAttention(name, channels, clip, heads, dim_head)
+            part = InflatedAttention(name, channels, heads, dim_head)
         else:
-            part = InflatedConv(name, module, clip, temporal_kernel_size)
+            part = InflatedConv(name, module, temporal_kernel_size)
         chosen.append((path[-1], as_in(name, [*path, module], part)))
     if not chosen:
         raise ValueError(
@@ -95,7 +95,10 @@ def inflate(
 
 @typechecked
 def deflate(video_model: InflatedModel) -> nn.Module:
-    """The image model that `inflate` was given, without its temporal parts."""
+    """The image model that `inflate` was given, without its temporal parts.
+
+    Do not call `video_model` afterwards: with a video it would attach them again.
+    """
     for module in video_model.model.modules():
         if part_of(module) is not None:
             detach(module)
@@ -155,7 +158,8 @@ def as_in(name: str, path: list[nn.Module], part: TemporalPart) -> TemporalPart:
             in, and no hook says what becomes of them.
     """
     module = path[-1]
-    like = next((tensor for tensor in module.parameters() if tensor.is_floating_point()), None)
+    tensors = (*module.parameters(), *path[0].parameters())
+    like = next((tensor for tensor in tensors if tensor.is_floating_point()), None)
     if like is None:
         return part.train(module.training)
     device, dtype = where_it_computes([*path, *module.modules()])

@@ -47,7 +47,7 @@ class InflatedModel(nn.Module):
     their names in `model` when a video comes. So `model` keeps its parameters and its
     `state_dict`, and whatever is wrapped around one of its modules or put in its place, before or
     after `inflate`, is what is inflated. After such a change call it on a video before you compile
-    it. FSDP2 shards `temporal`, or each part of it, as it does blocks of `model`.
+    it. FSDP2 shards each part in `temporal` as it does blocks of `model`.
 
     What cannot be noticed from outside: batch normalisation in training takes its statistics over
     the frames too; dropout draws for each frame; code that reads the weight of a convolution, or
@@ -64,7 +64,7 @@ class InflatedModel(nn.Module):
         super().__init__()
         self.model = model
         self.clip = clip
-        self.temporal = TemporalParts(parts)
+        self.temporal = TemporalParts(model, parts, clip)
         acts_across_frames(self, "temporal")
         self.training = self.temporal.training = model.training
 
@@ -85,7 +85,7 @@ class InflatedModel(nn.Module):
         """
         clip = clip_of(args, kwargs)
         if clip is not None:
-            self.temporal.follow(self.model)
+            self.temporal.follow(self.model, self.clip)
             args, kwargs = map_arguments(lambda leaf, name: fold(leaf, clip), args, kwargs)
         before = self.clip.current()
         self.clip.sizes = clip
@@ -146,7 +146,8 @@ class InflatedModel(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
         # in 1.0.0 they were children of the modules that are inflated
-        for key, motion in self.temporal.prefixes().items():
+        here = any(name.startswith(f"{prefix}temporal.") for name in state_dict)
+        for key, motion in () if here else self.temporal.prefixes().items():
             old = f"{prefix}model.{motion}"
             for name in [name for name in state_dict if name.startswith(old)]:
                 new = f"{prefix}temporal.{key}.{name.removeprefix(old)}"

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from make_a_video_pytorch.inflation.foreign import layer_at, without_wrappers
-from make_a_video_pytorch.inflation.temporal import TemporalPart, attach, detach, part_of
+from make_a_video_pytorch.inflation.temporal import (
+    Clip,
+    attach,
+    detach,
+    is_attached,
+    part_of,
+)
 from make_a_video_pytorch.modules.conv import with_pixels
 from make_a_video_pytorch.modules.multihead import split_keys_and_values
 
@@ -20,45 +26,52 @@ class TemporalParts(nn.ModuleDict):
     adapters and other wrappers may be put around either.
     """
 
-    def __init__(self, parts: list[tuple[nn.Module, TemporalPart]]) -> None:
+    def __init__(
+        self, model: nn.Module, parts: list[tuple[nn.Module, nn.Module]], clip: Clip
+    ) -> None:
         super().__init__()
         self.names: dict[str, str] = {}  # of the inflated modules, by the key of their part
+        places: dict[nn.Module, list[str]] = {}
+        for name, module in model.named_modules(remove_duplicate=False):
+            places.setdefault(module, []).append(name)
+        self.places = [places[module] for module, _ in parts if len(places[module]) > 1]
         for module, part in parts:
-            key = (part.name or "model").replace(".", "_")
-            while hasattr(self, key):
+            # no name of a module of the model is a suffix of it, as by which adapters find modules
+            key = f"after_{part.name or 'model'}".replace(".", "_")
+            while key in self:
                 key += "_"
             self[key] = part
             self.names[key] = part.name
-            attach(module, part)
+            attach(module, part, clip)
         self.motion_names = frozenset(self.motion_tensors())
 
-    def follow(self, model: nn.Module) -> None:
+    def follow(self, model: nn.Module, clip: Clip) -> None:
         """Run after what stands at the names in `model` now.
 
         Raises:
             ValueError: if nothing stands there, if it changed and a compiler is at work, or if
                 something is around an inflated module in one of several places.
         """
+        if self.places:
+            must_be_alike(model, self.places)
         here = {key: layer_at(model, name) for key, name in self.names.items()}
-        now = {key: None if module is None else part_of(module) for key, module in here.items()}
-        if torch.compiler.is_compiling():  # where modules may be stood in for by others
-            if None not in now.values():
-                return
-            raise ValueError("`model` has changed: call it on a video once before it is compiled")
-        if all(now[key] is part for key, part in self.items()):
+        if all(is_attached(here[key], part, clip) for key, part in self.items()):
             return
+        if torch.compiler.is_compiling():
+            raise ValueError("`model` has changed: call it on a video once before it is compiled")
         held = {part_of(module): module for module in model.modules()}
+        held.pop(None, None)
+        by_name = {getattr(part, "name", None): module for part, module in held.items()}
         for key, part in self.items():
             if here[key] is None:  # in a wrapper that is not known, which leaves the hook alone
-                here[key] = held.get(part)
+                here[key] = held.get(part, by_name.get(self.names[key]))
             if here[key] is None:
                 raise ValueError(f"`{self.names[key]}`, which is inflated, is no more in `model`")
-        for part, module in held.items():
-            if part is not None and module not in here.values():
-                must_be_in_one_place(model, module)
+        for module in held.values():
+            if module not in here.values():
                 detach(module)
         for key, part in self.items():
-            attach(here[key], part)
+            attach(here[key], part, clip)
 
     def prefixes(self) -> dict[str, str]:
         """How the names of the parts begin in a motion module, by their keys."""
@@ -109,9 +122,10 @@ class TemporalParts(nn.ModuleDict):
         self.load_state_dict({here[name][0]: state[name] for name in state}, strict=False)
 
 
-def must_be_in_one_place(model: nn.Module, module: nn.Module) -> None:
-    """Raise a ValueError where `module` would be inflated in one of its places only."""
-    places = [name for name, m in model.named_modules(remove_duplicate=False) if m is module]
-    if len(places) > 1:
-        names = ", ".join(f"`{name}`" for name in places)
-        raise ValueError(f"{names} are one module, which is inflated: wrap none of them")
+def must_be_alike(model: nn.Module, places: list[list[str]]) -> None:
+    """Raise a ValueError where what was one module in several `places` is no longer one."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for names in places:
+        if len({modules.get(name) for name in names}) > 1:
+            listed = ", ".join(f"`{name}`" for name in names)
+            raise ValueError(f"{listed} are one module, which is inflated: wrap or replace none")

@@ -14,16 +14,16 @@ from make_a_video_pytorch.ops.parameters import acts_across_frames, zero_init
 from make_a_video_pytorch.ops.positions import RotaryPositions
 from make_a_video_pytorch.ops.torch_internals import after_backward, is_hooked, is_in_backward
 
-# Attributes of an inflated module: what runs after it, and the handle of the hook. The part is no
-# child of it: tools that take a Conv2d for a leaf would take it for theirs.
-PART, HOOK = "_temporal_part", "_temporal_hook"
+# Attributes of an inflated module: what runs after it, for which video, and the handle of the hook.
+# The part is no child of it: tools that take a Conv2d for a leaf would take it for theirs.
+PART, CLIP, HOOK = "_temporal_part", "_temporal_clip", "_temporal_hook"
 
 
 class Clip(nn.Module):
     """Which video is going through the model: its samples and frames, or None.
 
-    A module, without parameters, that all temporal parts hold: so each replica of a model has
-    one of its own, copies and pickles hold together, and compilers read it.
+    A module, without parameters, that the model holds and each inflated module knows: so each
+    replica of a model has one of its own, copies and pickles hold together, and compilers read it.
     """
 
     def __init__(self) -> None:
@@ -69,25 +69,24 @@ class TemporalPart(nn.Module):
         self,
         name: str,   # of the module in its model, empty for the model itself
         dim: int,    # channels of its output
-        clip: Clip,
     ) -> None:
         super().__init__()
         self.name = name
         self.dim = dim
-        self.clip = clip
 
-    def forward(self, out: object, inputs: tuple[object, ...]) -> object:
-        """Add to what a module made of its `inputs`; of a tuple, to the first.
+    def forward(
+        self, out: object, inputs: tuple[object, ...], clip: tuple[int, int] | None
+    ) -> object:
+        """Add to what a module made of its `inputs` for a `clip` (b, f); of a tuple, to the first.
 
         Raises:
             TypeError: if `out` is neither a tensor nor a tuple that begins with one.
             ValueError: if its rows are not those of the video, or its channels not `dim`.
         """
-        clip = self.clip.current()
         if clip is None or clip[1] == 1:
             return out
         if isinstance(out, tuple) and len(out) > 0:
-            return (self(out[0], inputs), *out[1:])
+            return (self(out[0], inputs, clip), *out[1:])
         if not isinstance(out, Tensor):
             raise TypeError(
                 f"{self.called} must give a tensor, or a tuple that begins with one, to be "
@@ -121,8 +120,8 @@ class TemporalPart(nn.Module):
 class InflatedConv(TemporalPart):
     """A convolution over frames of the output of a convolution, in as many groups."""
 
-    def __init__(self, name: str, spatial: nn.Conv2d, clip: Clip, kernel_size: int) -> None:
-        super().__init__(name, spatial.out_channels, clip)
+    def __init__(self, name: str, spatial: nn.Conv2d, kernel_size: int) -> None:
+        super().__init__(name, spatial.out_channels)
         self.around = frames_around(kernel_size)
         self.conv = zero_init(temporal_conv(self.dim, self.around, spatial.groups))
         acts_across_frames(self, "conv")
@@ -143,8 +142,8 @@ class InflatedAttention(TemporalPart):
     itself goes on with, but for a norm. Its positions are rotary, without a maximum.
     """
 
-    def __init__(self, name: str, dim: int, clip: Clip, heads: int, dim_head: int) -> None:
-        super().__init__(name, dim, clip)
+    def __init__(self, name: str, dim: int, heads: int, dim_head: int) -> None:
+        super().__init__(name, dim)
         self.attn = Attention(dim, dim_head, heads)
         self.positions = RotaryPositions(dim_head)
         acts_across_frames(self, "attn")
@@ -160,30 +159,44 @@ class InflatedAttention(TemporalPart):
         return self.attn(seen.movedim(channels, -1), angles=angles).movedim(-1, channels)
 
 
-def attach(module: nn.Module, part: nn.Module) -> None:
-    """Let `part` run after the forward of `module`."""
-    vars(module)[PART] = part  # not as a child
+def attach(module: nn.Module, part: nn.Module, clip: Clip) -> None:
+    """Let `part` run after the forward of `module`, for the video in `clip`."""
+    vars(module)[PART], vars(module)[CLIP] = part, clip  # not as children
     if not is_hooked(module, run_temporal_part):
         vars(module)[HOOK] = module.register_forward_hook(run_temporal_part, with_kwargs=True)
 
 
 def detach(module: nn.Module) -> None:
     """Undo `attach`."""
-    del vars(module)[PART]
+    del vars(module)[PART], vars(module)[CLIP]
     handle = vars(module).pop(HOOK, None)
     if handle is not None:
         handle.remove()
 
 
-def run_temporal_part(
-    module: nn.Module, args: tuple, kwargs: dict[str, object], out: object
-) -> object:
+def run_temporal_part(module: nn.Module, args: tuple, *rest: object) -> object:
     """The forward hook; it finds the part by `module`, so that a replica runs its own.
 
     Replicas share their hooks with the module that they are made of, but not what runs then.
+    What is swapped for another, as in quantisation, calls it without the `kwargs`.
     """
+    *kwargs, out = rest
     part = part_of(module)
-    return out if part is None else part(out, (*args, *kwargs.values()))
+    if part is None:
+        return out
+    inputs = (*args, *(kwargs[0].values() if kwargs else ()))
+    return part(out, inputs, vars(module)[CLIP].current())
+
+
+def is_attached(module: nn.Module | None, part: nn.Module, clip: Clip) -> bool:
+    """Whether `part` runs after `module`, for the video in `clip`."""
+    if module is None or part_of(module) is None:
+        return False
+    if torch.compiler.is_dynamo_compiling():
+        return part_of(module) is part
+    # an export has stand-ins for modules, of the same attributes
+    same = vars(part_of(module)) is vars(part) and vars(vars(module)[CLIP]) is vars(clip)
+    return same and is_hooked(module, run_temporal_part)
 
 
 def part_of(module: nn.Module) -> nn.Module | None:

@@ -1,1 +1,1 @@
-"""The U-Net inside other libraries, one file a library; each says what to install (floor 4)."""
+"""The U-Net inside other libraries, one file a library; each says what to install (floor 5)."""

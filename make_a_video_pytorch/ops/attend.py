@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from make_a_video_pytorch.ops.checks import at_least, typechecked
-from make_a_video_pytorch.ops.gradients import attention_with_bias, is_dual
+from make_a_video_pytorch.ops.gradients import attention_with_bias
+from make_a_video_pytorch.ops.torch_internals import is_in_forward_mode
 
 # A CUDA grid has at most this many blocks in the dimensions that the fused kernels give to the
 # batch and to the heads (pytorch#142228).
@@ -145,7 +146,7 @@ class Attend(nn.Module):
         if causal and bias is not None:  # no kernel takes both
             bias, causal = mask_future(bias.expand(*bias.shape[:2], q.shape[2], -1)), False
         # no fused kernel has forward-mode derivatives
-        attend = fused if self.flash and not is_dual(q, k, v, bias) else explicit
+        attend = fused if self.flash and not is_in_forward_mode() else explicit
         return attend(q, k, v, bias, causal)
 
     def extra_repr(self) -> str:

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
-from torch.autograd import Function, forward_ad
+from torch.autograd import Function
 from torch.autograd.function import FunctionCtx
 
-from make_a_video_pytorch.ops.torch_internals import is_transforming
+from make_a_video_pytorch.ops.torch_internals import is_in_forward_mode, is_transforming
 
 
 def by_hand(x: Tensor, *others: Tensor | None) -> bool:
@@ -29,17 +29,10 @@ def by_hand(x: Tensor, *others: Tensor | None) -> bool:
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and not is_transforming()
-        and not is_dual(x, *others)
+        and not is_in_forward_mode()
         # a tensor made in inference mode, such as a text's embedding, cannot be kept outside of it
         and (torch.is_inference_mode_enabled() or not x.is_inference())
     )
-
-
-def is_dual(*tensors: Tensor | None) -> bool:
-    """Whether one of `tensors` has a tangent, as in forward-mode differentiation."""
-    if torch.compiler.is_compiling():
-        return False
-    return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 
 def by_torch(

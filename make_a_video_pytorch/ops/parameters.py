@@ -22,7 +22,7 @@ def acts_across_frames(module: nn.Module, *names: str) -> None:
 
     So is what is wrapped around such a child, or put in its place, later.
     """
-    module.across_frames = names
+    module._across_frames = names
     for part in temporal_modules(module):
         for inner in part.modules():
             inner.is_temporal = True
@@ -34,7 +34,7 @@ def temporal_modules(module: nn.Module) -> list[nn.Module]:
     for part in module.modules():
         if vars(part).get("is_temporal", False):
             found.append(part)
-        children = (getattr(part, name) for name in vars(part).get("across_frames", ()))
+        children = (getattr(part, name) for name in vars(part).get("_across_frames", ()))
         found.extend(child for child in children if child is not None)
     return found
 

@@ -93,12 +93,13 @@ def inherit(new: nn.Module, old: nn.Module) -> None:
                 part.start_as_identity()
             continue
         weights = dict(parts[name].named_parameters(recurse=False))
-        for key, target in part.named_parameters(recurse=False):
-            if key not in weights:
-                raise ValueError(
-                    f"`{name}` (a {type(parts[name]).__name__}) must be a {type(part).__name__} "
-                    "to be grown: take off what is wrapped around it first"
-                )
+        targets = dict(part.named_parameters(recurse=False))
+        if not isinstance(parts[name], type(part)) or targets.keys() - weights.keys():
+            raise ValueError(
+                f"`{name}` (a {type(parts[name]).__name__}) must be a {type(part).__name__} "
+                "to be grown: take off what is wrapped around it first"
+            )
+        for key, target in targets.items():
             weight = weights[key]
             target.data = target.data.to(weight)  # a module may hold several dtypes
             larger = target.shape != weight.shape

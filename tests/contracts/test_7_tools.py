@@ -142,6 +142,25 @@ def test_tangents_of_parameters_alone(entry):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # as above
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # torch's
+def test_tangents_of_other_transforms():
+    """Of a gradient, as for a product with the Hessian, and of samples one by one."""
+    attention = randomize(SpatioTemporalAttention(7, dim_head=8, heads=3), 0.2).double()
+    video, direction = torch.randn(2, 2, 7, 3, 4, 5).double()
+
+    def slope(x):
+        return torch.func.grad(lambda x: attention(x).sin().sum())(x)
+
+    def one_by_one(x):
+        return torch.func.vmap(lambda x: attention(x[None])[0])(x)
+
+    for function in (slope, one_by_one):
+        _, tangent = torch.func.jvp(function, (video,), (direction,))
+        expected = difference(function, video, direction)
+        torch.testing.assert_close(tangent, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # as above
 def test_a_loss_on_a_tangent_has_gradients():
     """MeanFlow (Geng et al. 2025): the derivative along x and the timestep together."""
     unet = randomize(SpaceTimeUnet(**ONE_STAGE), 0.2)

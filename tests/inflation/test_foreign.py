@@ -6,6 +6,7 @@ from torch import nn
 
 from make_a_video_pytorch.inflation.foreign import (
     SELF_ATTENTION,
+    SEVERAL,
     WRAPPERS,
     channels_out,
     is_known_attention,
@@ -70,6 +71,8 @@ def test_layers_are_listed_and_found_as_if_nothing_were_around_them():
     block.conv = adapted
     for path, child in WRAPPERS.items():
         model = nn.Sequential(wrapper(path, child, block))
+        if path == SEVERAL:  # it passes on what the copy has that runs
+            model[0].conv = adapted
         outer = wrapper("peft.peft_model.PeftModel", "base_model", model)
         assert [name for name, _, _ in named_layers(outer)] == ["", "0", "0.conv"]
         _, path_to, module = list(named_layers(outer))[-1]
@@ -79,6 +82,32 @@ def test_layers_are_listed_and_found_as_if_nothing_were_around_them():
         assert layer_at(outer, "") is outer
         assert layer_at(outer, "0.other") is None
         assert layer_at(outer, "1.conv") is None
+
+
+def test_a_child_may_have_the_name_by_which_a_wrapper_holds_another():
+    """Wrappers of peft pass attributes on, and `model` is a usual name."""
+
+    class Passing(nn.Module):
+        def __getattr__(self, name):
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                return getattr(next(iter(self._modules.values())), name)
+
+    for child in ("model", "base_model", "net"):
+        inner, outer = nn.Module(), nn.Module()
+        inner.conv, outer.conv = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+        outer.add_module(child, inner)
+        wrapped = outer
+        for path in ("peft.tuners.tuners_utils.BaseTuner", "peft.peft_model.PeftModel"):
+            module, _, name = path.rpartition(".")
+            kind = type(name, (Passing,), {"__module__": module, "__qualname__": name})
+            around = kind()
+            around._modules[WRAPPERS[path]] = wrapped
+            wrapped = around
+        assert layer_at(wrapped, f"{child}.conv") is inner.conv
+        assert layer_at(wrapped, "conv") is outer.conv
+        assert layer_at(wrapped, child) is inner
 
 
 def test_names_lose_what_wrappers_add():

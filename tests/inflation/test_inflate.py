@@ -8,7 +8,7 @@ from torch import nn
 
 import make_a_video_pytorch
 from make_a_video_pytorch import InflatedModel, PseudoConv3d, deflate, inflate, temporal_parameters
-from make_a_video_pytorch.inflation.temporal import InflatedAttention, InflatedConv
+from make_a_video_pytorch.inflation.temporal import CLIP, InflatedAttention, InflatedConv
 from tests.image_models import (
     ATTENTION,
     INFLATED,
@@ -81,7 +81,7 @@ def test_the_sizes_that_were_asked_for():
     assert parts["up"].conv.weight.shape == (6, 6, 5, 1)
     assert parts["tokens"].attn.to_q.weight.shape == (12, 8)
     assert parts["tokens"].attn.heads == 3
-    assert {part.clip for part in parts.values()} == {model.clip}
+    assert {vars(model.model.get_submodule(name))[CLIP] for name in parts} == {model.clip}
 
 
 def test_defaults():

@@ -16,7 +16,7 @@ from make_a_video_pytorch import (
     spatial_parameters,
     temporal_parameters,
 )
-from make_a_video_pytorch.inflation.temporal import Clip, part_of
+from make_a_video_pytorch.inflation.temporal import CLIP, Clip, part_of
 from tests.image_models import (
     ATTENTION,
     FORMS,
@@ -360,8 +360,8 @@ def test_copies_are_the_model_and_apart_from_it(net):
     ):
         assert torch.equal(other(x, t), expected)
         assert torch.equal(model(x, t), expected)
-        parts = [other, *other.temporal.values()]
-        assert {id(part.clip) for part in parts} == {id(other.clip)}
+        layers = [other.model.get_submodule(name) for name in other.temporal.names.values()]
+        assert {id(vars(layer)[CLIP]) for layer in layers} == {id(other.clip)}
         assert other.clip is not model.clip
         image_model = deflate(other)
         assert not any(part_of(module) for module in image_model.modules())

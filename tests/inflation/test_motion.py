@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
-from make_a_video_pytorch import temporal_parameters
+from make_a_video_pytorch import deflate, temporal_parameters
 from make_a_video_pytorch.inflation.temporal import part_of
 from tests.image_models import INFLATED, Net, inflated, parts_of
 
@@ -78,10 +78,14 @@ def test_a_wrapper_in_one_of_two_places_is_an_error():
     conv = nn.Conv2d(3, 3, 3)
     model = inflated(nn.Sequential(conv, conv), attention=(), moved=True)
     video = inputs()[0]
-    wrapped(model.model, "0", Around)
-    message = r"`0\.inner`, `1` are one module, which is inflated: wrap none of them"
-    with pytest.raises(ValueError, match=message):
-        model(video)
+    expected = model(video)
+    message = "`0`, `1` are one module, which is inflated: wrap or replace none"
+    for place in ("0", "1"):
+        wrapped(model.model, place, Around)
+        with pytest.raises(ValueError, match=message):
+            model(video)
+        wrapped(model.model, place, lambda around: around.inner)
+        assert torch.equal(model(video), expected)
 
 
 def test_a_wrapper_around_a_part_runs():
@@ -97,6 +101,73 @@ def test_a_wrapper_around_a_part_runs():
     assert len(temporal_parameters(model)) == len(temporal_parameters(inflated(Net())))
     with pytest.raises(ValueError, match=r"`conv_in\.temporal\.conv\.bias` is hidden by"):
         model.temporal_state_dict()
+
+
+def test_parts_may_be_copies_or_those_of_another():
+    """As where averaged weights are put in for a while."""
+    model, other = inflated(Net(), moved=True), inflated(Net(), moved=True)
+    x = inputs()
+    expected, kept = model(*x), model.temporal
+    model.temporal = copy.deepcopy(kept)
+    assert torch.equal(model(*x), expected)
+    model.temporal = other.temporal
+    assert not torch.allclose(model(*x), expected, atol=1e-3)
+    model.load_temporal_state_dict(kept.motion())
+    assert torch.equal(model(*x), expected)
+
+
+def test_layers_that_change_places_and_parts_that_are_wrapped_are_noticed(dynamo):
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3))
+    model = inflated(net, attention=(), moved=True)
+    video = inputs()[0]
+    model(video)
+    for change in ("places", "parts"):
+        if change == "places":
+            net[0], net[1] = net[1], net[0]
+        else:
+            wrapped(model.temporal, "after_0", lambda part: Around(part, 2))
+        dynamo.reset()
+        with pytest.raises(Exception, match="call it on a video once before it is compiled"):
+            torch.compile(model, fullgraph=True, backend="eager")(video)
+        expected = model(video)
+        dynamo.reset()
+        compiled = torch.compile(model, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(video), expected)
+
+
+def test_a_wrapper_around_a_block_and_one_around_its_part():
+    model = inflated(nn.Sequential(nn.Sequential(nn.Conv2d(3, 3, 3))), attention=(), moved=True)
+    video = inputs()[0]
+    expected = model(video)
+    wrapped(model.model, "0", Around)
+    wrapped(model.temporal, "after_0_0", Around)
+    assert torch.equal(model(video), expected)
+
+
+def test_hooks_that_were_cleared_are_back():
+    model = inflated(Net(), moved=True)
+    x = inputs()
+    expected = model(*x)
+    model.model.down._forward_hooks.clear()
+    assert torch.equal(model(*x), expected)
+
+
+def test_a_child_of_the_model_may_be_called_temporal():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.temporal = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            return self.temporal(x)
+
+    net = nn.Sequential(nn.Conv2d(3, 3, 3), Attention())
+    model = inflated(net, attention=[Attention], moved=True)
+    other = inflated(copy.deepcopy(deflate(model)), attention=[Attention])
+    model = inflated(net, attention=[Attention], moved=True)
+    other.load_state_dict(model.state_dict(), strict=True)
+    video = inputs()[0]
+    assert torch.equal(other(video), model(video))
 
 
 def test_a_change_is_noticed_before_a_compiler_takes_the_model(dynamo):

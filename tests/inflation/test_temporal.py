@@ -12,16 +12,21 @@ from make_a_video_pytorch.inflation.temporal import (
     InflatedConv,
     attach,
     detach,
+    is_attached,
     part_of,
+    run_temporal_part,
 )
 from tests.zoo import randomize
 
 B, FRAMES = 2, 5
 
 
-def clip(frames=FRAMES):
+CLIP = (B, FRAMES)
+
+
+def clip():
     clip = Clip()
-    clip.sizes = (B, frames)
+    clip.sizes = CLIP
     return clip
 
 
@@ -36,13 +41,13 @@ def conv_over_frames(out, conv, groups):
 @pytest.mark.parametrize("groups", [1, 2, 6])
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_a_convolution_over_frames_is_added(groups, channels_last):
-    part = InflatedConv("conv", nn.Conv2d(4 * groups, 6, 3, groups=groups), clip(), 3)
+    part = InflatedConv("conv", nn.Conv2d(4 * groups, 6, 3, groups=groups), 3)
     out = torch.randn(B * FRAMES, 6, 7, 4)
     if channels_last:
         out = out.contiguous(memory_format=torch.channels_last)
-    assert torch.equal(part(out, ()), out)
+    assert torch.equal(part(out, (), CLIP), out)
     randomize(part)
-    result = part(out, ())
+    result = part(out, (), CLIP)
     torch.testing.assert_close(result, out + conv_over_frames(out, part.conv, groups))
     assert result.stride() == out.stride()
 
@@ -68,11 +73,11 @@ def attention_over_frames(x, attn, angles):
 @pytest.mark.parametrize("kind", ["pixels", "tokens"])
 @pytest.mark.parametrize("reads_input", [True, False])
 def test_attention_over_frames_of_input_and_output_is_added(kind, reads_input):
-    part = InflatedAttention("attn", 6, clip(), 3, 4)
+    part = InflatedAttention("attn", 6, 3, 4)
     shape = (B * FRAMES, 6, 7, 2) if kind == "pixels" else (B * FRAMES, 14, 6)
     out, seen = torch.randn(shape), torch.randn(shape)
     inputs = ("flag", seen, out) if reads_input else (None, seen[:, :3])
-    assert torch.equal(part(out, inputs), out)
+    assert torch.equal(part(out, inputs, CLIP), out)
     randomize(part)
     x = out + seen if reads_input else out
     x = x.flatten(2).mT if kind == "pixels" else x
@@ -80,7 +85,7 @@ def test_attention_over_frames_of_input_and_output_is_added(kind, reads_input):
     delta = attention_over_frames(x.unflatten(0, (B, FRAMES)), part.attn, angles).flatten(0, 1)
     if kind == "pixels":
         delta = delta.mT.unflatten(2, (7, 2))
-    result = part(out, inputs)
+    result = part(out, inputs, CLIP)
     torch.testing.assert_close(result, out + delta, rtol=1e-4, atol=1e-5)
     assert result.stride() == out.stride()
 
@@ -91,65 +96,83 @@ def test_the_input_may_be_given_by_its_name():
             return tokens.tanh()
 
     attention = Attention()
-    part = randomize(InflatedAttention("attn", 6, clip(), 3, 4))
-    attach(attention, part)
+    part = randomize(InflatedAttention("attn", 6, 3, 4))
+    attach(attention, part, clip())
     tokens = torch.randn(B * FRAMES, 7, 6)
-    assert torch.equal(attention(tokens=tokens), part(tokens.tanh(), (tokens,)))
-    assert not torch.equal(attention(tokens=tokens), part(tokens.tanh(), ()))
+    assert torch.equal(attention(tokens=tokens), part(tokens.tanh(), (tokens,), CLIP))
+    assert not torch.equal(attention(tokens=tokens), part(tokens.tanh(), (), CLIP))
 
 
 def test_of_a_tuple_the_first_is_meant():
-    part = randomize(InflatedAttention("attn", 6, clip(), 3, 4))
+    part = randomize(InflatedAttention("attn", 6, 3, 4))
     out, scores = torch.randn(B * FRAMES, 7, 6), torch.randn(B * FRAMES, 2)
-    result, same, number = part((out, scores, 3), ())
-    assert torch.equal(result, part(out, ()))
+    result, same, number = part((out, scores, 3), (), CLIP)
+    assert torch.equal(result, part(out, (), CLIP))
     assert same is scores
     assert number == 3
 
 
 @pytest.mark.parametrize("sizes", [None, (10, 1)])
 def test_images_pass(sizes):
-    part = randomize(InflatedConv("conv", nn.Conv2d(3, 6, 3), clip(), 3))
-    part.clip.sizes = sizes
+    part = randomize(InflatedConv("conv", nn.Conv2d(3, 6, 3), 3))
     for out in (torch.randn(10, 6, 7, 4), (), None, "anything"):
-        assert part(out, ()) is out
+        assert part(out, (), sizes) is out
 
 
 def test_every_parameter_is_marked_as_temporal():
     for part in (
-        InflatedConv("conv", nn.Conv2d(3, 6, 3), clip(), 3),
-        InflatedAttention("attn", 6, clip(), 3, 4),
+        InflatedConv("conv", nn.Conv2d(3, 6, 3), 3),
+        InflatedAttention("attn", 6, 3, 4),
     ):
         assert temporal_parameters(part) == list(part.parameters())
 
 
 def test_weights_without_values_are_an_error():
-    part = InflatedConv("conv", nn.Conv2d(3, 6, 3), clip(), 3).to("meta")
+    part = InflatedConv("conv", nn.Conv2d(3, 6, 3), 3).to("meta")
     with pytest.raises(ValueError, match=r"`weight` \(on meta\) must be moved or loaded to where"):
-        part(torch.randn(B * FRAMES, 6, 7, 4), ())
-    part = InflatedAttention("attn", 6, clip(), 3, 4).to("meta")
+        part(torch.randn(B * FRAMES, 6, 7, 4), (), CLIP)
+    part = InflatedAttention("attn", 6, 3, 4).to("meta")
     with pytest.raises(RuntimeError, match="meta"):
-        part(torch.randn(B * FRAMES, 7, 6), ())
+        part(torch.randn(B * FRAMES, 7, 6), (), CLIP)
 
 
 def test_a_hook_and_an_attribute_are_all_that_is_left_behind():
     conv = nn.Conv2d(3, 6, 3)
     before = {key: repr(value) for key, value in vars(conv).items()}
-    part = randomize(InflatedConv("conv", conv, clip(), 3))
+    part = randomize(InflatedConv("conv", conv, 3))
     x = torch.randn(B * FRAMES, 3, 7, 4)
     expected = conv(x)
-    attach(conv, part)
+    attach(conv, part, here := clip())
     assert type(conv) is nn.Conv2d
     assert part_of(conv) is part
     assert list(conv.children()) == []
     assert list(conv.state_dict()) == ["weight", "bias"]
-    assert torch.equal(conv(x), part(expected, ()))
-    attach(conv, part)  # once more makes no second hook
-    assert torch.equal(conv(x), part(expected, ()))
+    assert torch.equal(conv(x), part(expected, (), CLIP))
+    attach(conv, part, here)  # once more makes no second hook
+    assert torch.equal(conv(x), part(expected, (), CLIP))
+    assert is_attached(conv, part, here)
+    assert not is_attached(conv, part, clip())
+    conv._forward_hooks.clear()
+    conv._forward_hooks_with_kwargs.clear()
+    assert not is_attached(conv, part, here)
+    attach(conv, part, here)
     detach(conv)
     assert part_of(conv) is None
     assert torch.equal(conv(x), expected)
     assert {key: repr(value) for key, value in vars(conv).items()} == before
+
+
+def test_a_hook_that_is_registered_again_without_its_keywords_runs():
+    """As torch does with what it swaps for another, to quantise it."""
+    conv = nn.Conv2d(3, 6, 3)
+    part = randomize(InflatedConv("conv", conv, 3))
+    attach(conv, part, clip())
+    x = torch.randn(B * FRAMES, 3, 7, 4)
+    expected = conv(x)
+    conv._forward_hooks.clear()
+    conv._forward_hooks_with_kwargs.clear()
+    conv.register_forward_hook(run_temporal_part)
+    assert torch.equal(conv(x), expected)
 
 
 def test_the_video_is_back_while_gradients_are_computed_and_then_gone():

@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 
-from make_a_video_pytorch import InflatedModel, deflate, temporal_parameters
+from make_a_video_pytorch import InflatedModel, deflate, inflate, temporal_parameters
 from tests.integrations.small import IMAGE_MODELS, close, differs, missing, video_model, waves
+from tests.zoo import randomize
 
 pytest.importorskip("diffusers", reason=missing("diffusers"))
 pytest.importorskip("peft", reason=missing("peft"))
@@ -23,7 +24,7 @@ SPATIAL = (
     r"(?!(.*\.)?temporal\.)(.*\.)?"
     r"(conv\d?|conv_in|conv_out|conv_shortcut|up|pointwise|to_qkv|to_q|proj)"
 )
-MOTION = r"(?!down\.).*(\.conv|to_q|to_k|to_v|to_out)"
+MOTION = r"(?!after_down\.).*(\.conv|to_q|to_k|to_v|to_out)"
 each_kind = pytest.mark.parametrize("kind", IMAGE_MODELS.values(), ids=IMAGE_MODELS)
 dora_too = pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
 
@@ -194,3 +195,32 @@ def test_adapters_train_on_videos_and_motion_stays_apart():
     kind.call(adapters, f=1).square().mean().backward()
     for name, parameter in trainable.items():
         assert (parameter.grad is None) == (name in temporal), name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("child", ["model", "base_model", "net"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_child_may_be_called_as_peft_calls_its_own(child, first):
+    class Outer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 3, 3, padding=1)
+            self.add_module(child, torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3, padding=1)))
+
+        def forward(self, x):
+            return getattr(self, child)(self.conv(x))
+
+    config = LoraConfig(target_modules=r"(.*\.)?(conv|0)", init_lora_weights=False)
+    image_model = randomize(Outer(), 0.3)
+    if first:
+        adapted = get_peft_model(image_model, config)
+        video = inflate(adapted)
+    else:
+        video = inflate(image_model)
+        video.model = adapted = get_peft_model(image_model, config)
+    assert sorted(video.temporal.names.values()) == sorted(["conv", f"{child}.0"])
+    randomize(video.temporal, 0.3)
+    x = waves(2, 3, 4, 5, 6)
+    expected = video(x)
+    adapted.merge_adapter()
+    close(video(x), expected)

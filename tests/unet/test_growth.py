@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from make_a_video_pytorch import SpaceTimeUnet
 from tests.zoo import CONDITIONS, EXTRA, UNET, randomize
@@ -169,3 +170,12 @@ def test_frozen_tensors_that_grow_can_learn():
         "conv_out.temporal_conv.weight",
         "conv_out.temporal_conv.bias",
     }
+
+
+@pytest.mark.parametrize("name", ["mid_block1", "mid_attn", "mid_attn.ff", "conv_in.spatial_conv"])
+def test_what_is_wrapped_cannot_be_grown(name):
+    unet = SpaceTimeUnet(**UNET)
+    parent, _, child = name.rpartition(".")
+    setattr(unet.get_submodule(parent), child, nn.Sequential(unet.get_submodule(name)))
+    with pytest.raises(ValueError, match=rf"`{name}` \(a Sequential\) must be a \w+ to be grown"):
+        unet.grow(cond_channels=1)
