@@ -66,7 +66,7 @@ class InflatedModel(nn.Module):
         self.clip = clip
         self.temporal = TemporalParts(model, parts, clip)
         acts_across_frames(self, "temporal")
-        self.training = self.temporal.training = model.training
+        self.training = self.temporal.training = self.clip.training = model.training
 
     def forward(self, /, *args: object, **kwargs: object) -> object:
         return self.run(self.model, *args, **kwargs)

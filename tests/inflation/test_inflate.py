@@ -84,6 +84,12 @@ def test_the_sizes_that_were_asked_for():
     assert {vars(model.model.get_submodule(name))[CLIP] for name in parts} == {model.clip}
 
 
+def test_the_mode_is_that_of_the_model():
+    for training in (False, True):
+        model = inflated(Net().train(training))
+        assert {module.training for module in model.modules()} == {training}
+
+
 def test_defaults():
     parts = parts_of(inflate(Net(), attention=ATTENTION))
     assert parts["conv_in"].conv.kernel_size == (3, 1)
