@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from make_a_video_pytorch import SpaceTimeUnet, inflate, temporal_parameters
-from tests.contracts.test_3_earlier import as_in_1_0_0
+from tests.zoo import as_in_1_0_0
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))

@@ -139,3 +139,17 @@ def randomize(module: nn.Module, scale: float = 0.3) -> nn.Module:
     for parameter in module.parameters():
         nn.init.normal_(parameter, 0, scale)
     return module
+
+
+def as_in_1_0_0(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict with the names and the shapes that 1.0.0 gave it."""
+    old = {}
+    for name, tensor in state.items():
+        if name.endswith(("temporal_conv.weight", "temporal.conv.weight")):
+            old[name] = tensor.squeeze(-1)
+        elif name.endswith("to_k.weight"):
+            both = tensor, state[name.replace("to_k", "to_v")]
+            old[name.replace("to_k", "to_kv")] = torch.cat(both)
+        elif not name.endswith("to_v.weight"):
+            old[name] = tensor
+    return old

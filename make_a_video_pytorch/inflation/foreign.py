@@ -41,18 +41,20 @@ SELF_ATTENTION = frozenset(
     }
 )
 
+# A class of which one holds a copy for each adapter, and the original.
+SEVERAL = "peft.utils.other.AuxiliaryTrainingWrapper"
+
 # Classes that stand in the place of a module, and the child under which they hold it.
 WRAPPERS = {
     "peft.peft_model.PeftModel": "base_model",
     "peft.tuners.tuners_utils.BaseTuner": "model",
     "peft.tuners.tuners_utils.BaseTunerLayer": "base_layer",
-    "peft.utils.other.AuxiliaryTrainingWrapper": "original_module",
+    SEVERAL: "original_module",
     "torch.distributed.algorithms._checkpoint.checkpoint_wrapper.ActivationWrapper":
         "_checkpoint_wrapped_module",
 }  # fmt: skip
 
-# Of which one holds a copy for each adapter, and the original.
-SEVERAL = "peft.utils.other.AuxiliaryTrainingWrapper"
+WRAPPED = frozenset(WRAPPERS.values())
 
 # What the last projection of an attention module is called.
 PROJECTIONS = ("to_out", "proj_out", "out_proj", "proj")
@@ -74,6 +76,8 @@ def is_known_attention(module: nn.Module) -> bool:
 
 def wrapped_in(module: nn.Module) -> nn.Module | None:
     """What `module` is wrapped around, if it is a known wrapper."""
+    if WRAPPED.isdisjoint(module._modules):  # as nearly all, at each call
+        return None
     for path in paths_of(module) & WRAPPERS.keys():
         return module._modules.get(WRAPPERS[path])
     return None
@@ -122,7 +126,8 @@ def layer_at(model: nn.Module, name: str) -> nn.Module | None:
 
 def child_at(module: nn.Module, key: str) -> nn.Module | None:
     """The child at `key` of `module`, or of what it is wrapped around."""
-    if SEVERAL not in paths_of(module) and (inner := wrapped_in(module)) is not None:
+    inner = wrapped_in(module)
+    if inner is not None and SEVERAL not in paths_of(module):
         return child_at(inner, key)
     child = module._modules.get(key)
     if child is None:  # as in a wrapper, which passes on what the module has that runs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -158,7 +159,7 @@ def as_in(name: str, path: list[nn.Module], part: TemporalPart) -> TemporalPart:
             in, and no hook says what becomes of them.
     """
     module = path[-1]
-    tensors = (*module.parameters(), *path[0].parameters())
+    tensors = chain(module.parameters(), path[0].parameters())
     like = next((tensor for tensor in tensors if tensor.is_floating_point()), None)
     if like is None:
         return part.train(module.training)

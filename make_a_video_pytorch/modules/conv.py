@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from make_a_video_pytorch.ops.checks import at_least, typechecked
-from make_a_video_pytorch.ops.decision import Temporal, as_video, decide
+from make_a_video_pytorch.ops.decision import Temporal, decide, video_of
 from make_a_video_pytorch.ops.gradients import conv_over_frames
 from make_a_video_pytorch.ops.layout import (
     as_given,
@@ -144,7 +144,7 @@ class PseudoConv3d(nn.Module):
             # to convert the layout for one convolution would not pay
             out = self.in_space(image, torch.contiguous_format)
             return out.unsqueeze(2) if x.ndim == 5 else out
-        video, temporal = as_video(x, self.dim, temporal, frame_mask)
+        video = video_of(x, frame_mask)
         out = self.in_space(fold_frames(video), torch.channels_last)
         out = unfold_frames(out, video.shape[2])
         if temporal.runs and self.temporal_conv is not None:

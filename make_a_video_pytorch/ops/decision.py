@@ -75,10 +75,13 @@ def as_video(
         the decision.
     """
     temporal = decide(x, dim, enable_time, frame_mask)
+    return video_of(x, frame_mask), temporal
+
+
+def video_of(x: Tensor, frame_mask: Tensor | None) -> Tensor:
+    """`x` as a video in the layout; its padding, which may hold anything, becomes zero."""
     video = in_layout(x)
-    if frame_mask is not None:  # padding may hold anything
-        video = hide(video, frame_mask)
-    return video, temporal
+    return video if frame_mask is None else hide(video, frame_mask)
 
 
 def decide(

@@ -4,21 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.zoo import EVERY, each, randomize
-
-
-def as_in_1_0_0(state):
-    """A state dict with the names and the shapes that 1.0.0 gave it."""
-    old = {}
-    for name, tensor in state.items():
-        if name.endswith("temporal_conv.weight"):
-            old[name] = tensor.squeeze(-1)
-        elif name.endswith("to_k.weight"):
-            both = tensor, state[name.replace("to_k", "to_v")]
-            old[name.replace("to_k", "to_kv")] = torch.cat(both)
-        elif not name.endswith("to_v.weight"):
-            old[name] = tensor
-    return old
+from tests.zoo import EVERY, as_in_1_0_0, each, randomize
 
 
 @each(EVERY)

@@ -10,6 +10,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from make_a_video_pytorch import deflate, temporal_parameters
 from make_a_video_pytorch.inflation.temporal import part_of
 from tests.image_models import INFLATED, Net, inflated, parts_of
+from tests.zoo import as_in_1_0_0
 
 
 class Around(nn.Module):
@@ -192,20 +193,6 @@ def test_values_that_are_elsewhere_are_neither_saved_nor_loaded_into():
         model.temporal_state_dict()
     with pytest.raises(ValueError, match=message):
         model.load_temporal_state_dict(state)
-
-
-def as_in_1_0_0(state):
-    """A motion module with the names and the shapes that 1.0.0 gave it."""
-    old = {}
-    for name, tensor in state.items():
-        if name.endswith("temporal.conv.weight"):
-            old[name] = tensor.squeeze(-1)
-        elif name.endswith("attn.to_k.weight"):
-            values = state[name.replace("to_k", "to_v")]
-            old[name.replace("to_k", "to_kv")] = torch.cat((tensor, values))
-        elif not name.endswith("attn.to_v.weight"):
-            old[name] = tensor
-    return old
 
 
 def test_files_of_1_0_0_load():
