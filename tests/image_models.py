@@ -162,6 +162,37 @@ def inflated(model: nn.Module, *, moved: bool = False, **kwargs) -> InflatedMode
     return video_model
 
 
+class Around(nn.Module):
+    """Only calls what it holds, times a factor if asked, and passes on none of its attributes."""
+
+    def __init__(self, inner: nn.Module, factor: float = 1):
+        super().__init__()
+        self.inner, self.factor = inner, factor
+
+    def forward(self, *args, **kwargs):
+        out = self.inner(*args, **kwargs)
+        return out if self.factor == 1 else self.factor * out
+
+
+def plain_net() -> Net:
+    """One whose weights lie in its layers alone."""
+    net = Net()
+    nn.utils.parametrize.remove_parametrizations(net.up, "weight")
+    return net
+
+
+def small_text_unet() -> nn.Module:
+    """A UNet2DConditionModel of diffusers."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        in_channels=3, out_channels=3, block_out_channels=(6, 8), norm_num_groups=2,
+        layers_per_block=1, cross_attention_dim=5, attention_head_dim=2,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+
+
 def parts_of(video_model: InflatedModel) -> dict[str, nn.Module]:
     """The temporal parts, by the names of the modules that are inflated."""
     parts = video_model.temporal

@@ -24,7 +24,7 @@ from make_a_video_pytorch import (
     inflate,
 )
 from make_a_video_pytorch.inflation.temporal import HOOK, PART, Clip
-from tests.image_models import Net, inflated
+from tests.image_models import Around, inflated, plain_net, small_text_unet
 from tests.zoo import CONDITIONS, ONE_STAGE, randomize
 
 
@@ -56,22 +56,13 @@ def conditions(b: int, f: int) -> dict[str, Tensor]:
     }
 
 
-def text_unet() -> nn.Module:
-    diffusers = pytest.importorskip("diffusers")
-    return diffusers.UNet2DConditionModel(
-        in_channels=3, out_channels=3, block_out_channels=(6, 8), norm_num_groups=2,
-        layers_per_block=1, cross_attention_dim=5, attention_head_dim=2,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )  # fmt: skip
-
-
 class Called(nn.Module):
     """A video model of diffusers, called by the names that the others have."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.video_model = inflate(text_unet(), heads=2, dim_head=2)
+        pytest.importorskip("diffusers")
+        self.video_model = inflate(small_text_unet(), heads=2, dim_head=2)
 
     def forward(self, x: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
         return self.video_model(x, timestep, text).sample
@@ -83,8 +74,7 @@ def embedded(b: int, f: int) -> dict[str, Tensor]:
 
 def net() -> nn.Module:
     """One whose weights lie in the layers alone, all of them used."""
-    net = Net()
-    nn.utils.parametrize.remove_parametrizations(net.up, "weight")
+    net = plain_net()
     net.context = net.tokens.drop = None
     return net
 
@@ -140,17 +130,6 @@ def subclassed(part: nn.Module) -> nn.Module:
         vars(other).pop(name, None)
     other._forward_hooks, other._forward_hooks_with_kwargs = OrderedDict(), OrderedDict()
     return other
-
-
-class Around(nn.Module):
-    """Only calls what it holds, and passes on none of its attributes."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, *args, **kwargs):
-        return self.inner(*args, **kwargs)
 
 
 def stays_the_same(case: Case, wrap: Callable[[nn.Module], nn.Module], names=leaves) -> None:

@@ -9,19 +9,8 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 
 from make_a_video_pytorch import deflate, temporal_parameters
 from make_a_video_pytorch.inflation.temporal import part_of
-from tests.image_models import INFLATED, Net, inflated, parts_of
+from tests.image_models import INFLATED, Around, Net, inflated, parts_of
 from tests.zoo import as_in_1_0_0
-
-
-class Around(nn.Module):
-    """A wrapper that only calls what it holds, and doubles what that gives if asked."""
-
-    def __init__(self, inner, factor=1):
-        super().__init__()
-        self.inner, self.factor = inner, factor
-
-    def forward(self, *args, **kwargs):
-        return self.factor * self.inner(*args, **kwargs)
 
 
 def inputs():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from make_a_video_pytorch import InflatedModel, SpaceTimeUnet, inflate
-from tests.image_models import ATTENTION, Net
+from tests.image_models import ATTENTION, Net, plain_net, small_text_unet
 from tests.zoo import CONDITIONS, ONE_STAGE, randomize
 
 UNET = {
@@ -82,24 +82,6 @@ def space_time_unet(**kwargs) -> SpaceTimeUnet:
     return SpaceTimeUnet(**{**ONE_STAGE, **CONDITIONS, **kwargs})
 
 
-def text_unet() -> nn.Module:
-    from diffusers import UNet2DConditionModel
-
-    return UNet2DConditionModel(
-        in_channels=3, out_channels=3, block_out_channels=(6, 8), norm_num_groups=2,
-        layers_per_block=1, cross_attention_dim=5, attention_head_dim=2,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )  # fmt: skip
-
-
-def net() -> nn.Module:
-    """One whose weights lie in its layers."""
-    net = Net()
-    nn.utils.parametrize.remove_parametrizations(net.up, "weight")
-    return net
-
-
 UNETS = {
     "compressed": Wrapped(space_time_unet, conditions),
     "causal": Wrapped(
@@ -108,10 +90,10 @@ UNETS = {
 }
 IMAGE_MODELS = {
     "net": Wrapped(
-        net, lambda b: {"timestep": torch.linspace(0.1, 0.9, b), "context": waves(b, 5, 4)}
+        plain_net, lambda b: {"timestep": torch.linspace(0.1, 0.9, b), "context": waves(b, 5, 4)}
     ),
     "diffusers": Wrapped(
-        text_unet,
+        small_text_unet,
         lambda b: {
             "timestep": torch.linspace(3, 500, b),
             "encoder_hidden_states": waves(b, 4, 5),
