@@ -1,8 +1,13 @@
-"""Classifier-free guidance: Ho and Salimans 2022."""
+"""Classifier-free guidance: Ho and Salimans 2022.
+
+In training, give the U-Net what `drop_conditions` leaves of the conditions. In sampling, call
+`guide(unet, scale)` in the place of the U-Net.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ParamSpec, TypedDict
 
 import torch
 from torch import Generator, Tensor, nn
@@ -10,20 +15,47 @@ from torch import Generator, Tensor, nn
 from make_a_video_pytorch.ops.checks import at_least, must_be_tensor, typechecked
 from make_a_video_pytorch.ops.decision import must_be_mask
 
+__all__ = ["Conditions", "NullConditions", "drop_conditions", "guide"]
+
+_P = ParamSpec("_P")
+
+
+class Conditions(TypedDict, total=False):
+    """The arguments for a SpaceTimeUnet that `drop_conditions` gives, as far as it was given them.
+
+    Shapes: `cond` (b cond_dim), `context` (b n context_dim), `context_mask` bool (b n).
+    """
+
+    cond: Tensor
+    context: Tensor
+    context_mask: Tensor
+
 
 class NullConditions(nn.Module):
     """Learned stand-ins for a `cond` and a `context` that are left out, at first zeros.
 
     Give one to `drop_conditions` in training, and the same one to `guide`.
+
+    Args:
+        cond_dim: width of the U-Net's `cond`, if it has one.
+        context_dim: features of its `context` tokens, if it has one.
+
+    Raises:
+        ValueError: if a size is below 1.
+
+    Example:
+        >>> null = NullConditions(cond_dim=4)
+        >>> drop_conditions(1.0, cond=torch.ones(2, 4), null=null)["cond"].sum().item()
+        0.0
+        >>> null.cond.shape
+        torch.Size([4])
     """
 
+    cond: nn.Parameter | None
+    context: nn.Parameter | None
+
     @typechecked
-    def __init__(
-        self,
-        *,
-        cond_dim: int | None = None,     # width of the U-Net's `cond`, if it has one
-        context_dim: int | None = None,  # features of its `context` tokens, if it has one
-    ) -> None:
+    def __init__(self, *, cond_dim: int | None = None, context_dim: int | None = None) -> None:
         super().__init__()
         for name, size in (("cond", cond_dim), ("context", context_dim)):
             if size is not None:
@@ -41,7 +73,7 @@ def drop_conditions(
     context_mask: Tensor | None = None,
     null: NullConditions | None = None,
     generator: Generator | None = None,
-) -> dict[str, Tensor]:
+) -> Conditions:
     """Conditions to train with: those of the samples that are dropped become null (Algorithm 1).
 
     A null `cond` is zeros and a null `context` has no token to see, or else they are the learned
@@ -59,9 +91,19 @@ def drop_conditions(
         The arguments for the U-Net, `cond`, `context` and `context_mask`, as far as given.
 
     Raises:
+        TypeError: if an argument is of a wrong type.
         ValueError: if no condition is given, the probability is none, or a shape does not fit.
+
+    Example:
+        >>> kept = drop_conditions(torch.tensor([True, False]), cond=torch.ones(2, 3))
+        >>> kept["cond"].tolist()
+        [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
+        >>> unet = SpaceTimeUnet(dim=4, dim_mult=(1,), self_attns=(False,), cond_dim=3,
+        ...     temporal_compression=(False,), resnet_block_depths=(1,))
+        >>> unet(torch.randn(2, 3, 5, 8, 8), timestep=9, **kept).shape
+        torch.Size([2, 3, 5, 8, 8])
     """
-    batch, device = must_be_conditions(cond, context, context_mask)
+    batch, device = _must_be_conditions(cond, context, context_mask)
     if not isinstance(dropped, Tensor):
         if not 0 <= dropped <= 1:
             raise ValueError(f"`dropped` (={dropped}) must be between 0 and 1")
@@ -70,9 +112,9 @@ def drop_conditions(
     must_be_mask("dropped", dropped, "(b)", (batch,))
     dropped = dropped.to(device)
 
-    kept = {}
+    kept: Conditions = {}
     if cond is not None:
-        null_cond = cond.new_zeros(()) if null is None else learned(null.cond, "cond", cond)
+        null_cond = cond.new_zeros(()) if null is None else _learned(null.cond, "cond", cond)
         kept["cond"] = torch.where(dropped[:, None], null_cond, cond)
     if context is not None:
         if context_mask is None:
@@ -83,7 +125,7 @@ def drop_conditions(
             context_mask = context_mask.new_zeros(batch, 1)
         null_mask = torch.zeros_like(context_mask)
         if null is not None:
-            token = learned(null.context, "context", context)
+            token = _learned(null.context, "context", context)
             context = torch.where(dropped[:, None, None], token, context)
             null_mask[:, :1] = True
         kept["context"] = context
@@ -91,7 +133,75 @@ def drop_conditions(
     return kept
 
 
-def must_be_conditions(
+@typechecked
+def guide(
+    unet: Callable[_P, Tensor], scale: float | int, *, null: NullConditions | None = None
+) -> Callable[_P, Tensor]:
+    """A model that is called as `unet` and gives null + scale * (conditioned - null).
+
+    Equation 6 with `scale` = 1 + w: 1 is no guidance, 0 no condition. `cond` and `context` are
+    guided by; every other argument, such as `cond_images`, serves both predictions, which are
+    made in one batch of twice the size.
+
+    Args:
+        unet: a SpaceTimeUnet, or anything called like one.
+        scale: how strongly to follow the conditions.
+        null: the learned null conditions that it was trained with.
+
+    Returns:
+        The function to call in its place. It raises a ValueError if it is given neither `cond`
+        nor `context`, or if a shape does not fit.
+
+    Raises:
+        TypeError: if an argument is of a wrong type.
+
+    Example:
+        >>> def unet(x, timestep, *, cond, context=None, context_mask=None):
+        ...     return x + cond[:, :, None, None]
+        >>> guided = guide(unet, 3.0)
+        >>> guided(torch.zeros(1, 2, 4, 4), 9, cond=torch.ones(1, 2)).unique()
+        tensor([3.])
+    """
+    predict: Callable[..., Tensor] = unet  # with arguments of twice the size
+
+    def guided(
+        x: Tensor,
+        *args: object,
+        cond: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        **others: object,
+    ) -> Tensor:
+        batch = x.shape[0]
+        _must_be_conditions(cond, context, context_mask, batch)
+
+        def twice(value: object) -> object:
+            if isinstance(value, Tensor) and value.ndim and value.shape[0] == batch:
+                return _twice(value)
+            return value
+
+        conditions = drop_conditions(
+            torch.arange(2 * batch) >= batch,
+            cond=_twice(cond),
+            context=_twice(context),
+            context_mask=_twice(context_mask),
+            null=null,
+        )
+        others = {name: twice(value) for name, value in others.items()}
+        out = predict(_twice(x), *map(twice, args), **conditions, **others)
+        conditioned, unconditioned = out.chunk(2)
+        return torch.lerp(unconditioned, conditioned, scale)
+
+    as_unet: Callable[..., Tensor] = guided
+    return as_unet
+
+
+def _twice(tensor: Tensor | None) -> Tensor | None:
+    """b ... -> 2b ..."""
+    return None if tensor is None else torch.cat((tensor, tensor))
+
+
+def _must_be_conditions(
     cond: Tensor | None,
     context: Tensor | None,
     context_mask: Tensor | None,
@@ -117,7 +227,7 @@ def must_be_conditions(
     return batch, given.device
 
 
-def learned(parameter: Tensor | None, name: str, like: Tensor) -> Tensor:
+def _learned(parameter: Tensor | None, name: str, like: Tensor) -> Tensor:
     """The learned null condition, if it is one for conditions `like` these."""
     if parameter is None or parameter.shape != like.shape[-1:]:
         size = None if parameter is None else parameter.shape[0]
@@ -126,49 +236,3 @@ def learned(parameter: Tensor | None, name: str, like: Tensor) -> Tensor:
             f"(shape {tuple(like.shape)}) has"
         )
     return parameter.to(like.dtype)
-
-
-@typechecked
-def guide(
-    unet: Callable[..., Tensor], scale: float | int, *, null: NullConditions | None = None
-) -> Callable[..., Tensor]:
-    """A model that is called as `unet` and gives null + scale * (conditioned - null).
-
-    Equation 6 with `scale` = 1 + w: 1 is no guidance, 0 no condition. `cond` and `context` are
-    guided by; every other argument, such as `cond_images`, serves both predictions, which are
-    made in one batch of twice the size.
-
-    Args:
-        unet: a SpaceTimeUnet, or anything called like one.
-        scale: how strongly to follow the conditions.
-        null: the learned null conditions that it was trained with.
-    """
-
-    def guided(
-        x: Tensor,
-        *args: object,
-        cond: Tensor | None = None,
-        context: Tensor | None = None,
-        context_mask: Tensor | None = None,
-        **others: object,
-    ) -> Tensor:
-        batch = x.shape[0]
-        must_be_conditions(cond, context, context_mask, batch)
-
-        def twice(value: object) -> object:
-            of_samples = isinstance(value, Tensor) and value.ndim and value.shape[0] == batch
-            return torch.cat((value, value)) if of_samples else value
-
-        conditions = drop_conditions(
-            torch.arange(2 * batch) >= batch,
-            cond=twice(cond),
-            context=twice(context),
-            context_mask=twice(context_mask),
-            null=null,
-        )
-        others = {name: twice(value) for name, value in others.items()}
-        out = unet(twice(x), *map(twice, args), **conditions, **others)
-        conditioned, unconditioned = out.chunk(2)
-        return torch.lerp(unconditioned, conditioned, scale)
-
-    return guided

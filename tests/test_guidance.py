@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from make_a_video_pytorch import SpaceTimeUnet
+from make_a_video_pytorch import SpaceTimeUnet, guidance
 from make_a_video_pytorch.guidance import NullConditions, drop_conditions, guide
 from tests.zoo import CONDITIONS, EXTRA, UNET, randomize
 
@@ -136,3 +136,12 @@ def test_a_learned_null_stands_in_for_no_tokens():
     assert kept["context_mask"].all()
     kept = drop_conditions(0.0, context=torch.zeros(2, 0, 6), null=null)
     assert not kept["context_mask"].any()
+
+
+def test_what_is_public_is_what_users_import():
+    defined = {
+        name
+        for name, value in vars(guidance).items()
+        if getattr(value, "__module__", "") == guidance.__name__ and not name.startswith("_")
+    }
+    assert defined == set(guidance.__all__)
