@@ -1,6 +1,8 @@
 """What a training loop around a video U-Net easily gets wrong.
 
-Frames to keep and to fill in, clips at a frame rate, and noise that frames share.
+Frames to keep while others are filled in: `kept_frames`, and `every`, `head`, `tail` and `at` to
+say which. Clips at a frame rate: `sample_fps` and `sample_clip`. Noise that frames share:
+`mixed_noise` and `progressive_noise`.
 """
 
 from __future__ import annotations
@@ -13,14 +15,17 @@ from torch import Generator, Tensor
 
 from make_a_video_pytorch.ops.checks import at_least, typechecked
 
-# Frame interpolation: Make-A-Video (Singer et al. 2022), section 3.3
+__all__ = ["at", "every", "head", "kept_frames", "mixed_noise", "progressive_noise", "sample_clip",
+           "sample_fps", "tail"]
 
 
 @typechecked
 def every(frames: int, step: int) -> Tensor:
-    """Which of `frames` to keep for a factor of `step`: 0, step, 2 step, ...; bool (f).
+    """Keep 0, `step`, 2 `step`, ... of `frames`, to have more frames per second: bool (f).
 
-    Make-A-Video fills in 16 frames to 76 = 15 * 5 + 1, which is `every(76, 5)`.
+    Example:
+        >>> every(76, 5).sum()  # Make-A-Video (Singer et al. 2022) fills in 16 frames to 76
+        tensor(16)
     """
     at_least(1, frames=frames, step=step)
     return torch.arange(frames) % step == 0
@@ -28,20 +33,35 @@ def every(frames: int, step: int) -> Tensor:
 
 @typechecked
 def head(frames: int, count: int = 1) -> Tensor:
-    """Keep the first `count` of `frames`; from one of them a picture is animated: bool (f)."""
+    """Keep the first `count` of `frames`; from one of them a picture is animated: bool (f).
+
+    Example:
+        >>> head(5, 2)
+        tensor([ True,  True, False, False, False])
+    """
     at_least(1, frames=frames, count=count)
     return torch.arange(frames) < count
 
 
 @typechecked
 def tail(frames: int, count: int = 1) -> Tensor:
-    """Keep the last `count` of `frames`, to find out what led to them: bool (f)."""
+    """Keep the last `count` of `frames`, to find out what led to them: bool (f).
+
+    Example:
+        >>> tail(5, 2)
+        tensor([False, False, False,  True,  True])
+    """
     return head(frames, count).flip(0)
 
 
 @typechecked
 def at(frames: int, indices: Iterable[int]) -> Tensor:
-    """Keep the frames with these `indices`; negative ones count from the end: bool (f)."""
+    """Keep those of `frames` with these `indices`; negative ones count from the end: bool (f).
+
+    Example:
+        >>> at(5, [0, -1])
+        tensor([ True, False, False, False,  True])
+    """
     at_least(1, frames=frames)
     kept = torch.zeros(frames, dtype=torch.bool)
     for index in indices:
@@ -57,44 +77,42 @@ def kept_frames(video: Tensor, kept: Tensor) -> Tensor:
     """The condition to fill in frames by: the kept ones, zeros for the others, and the mask.
 
     Four channels for a picture of three, which go in as `cond_images` of a U-Net grown by
-    `unet.grow(cond_channels=4)` (Make-A-Video, section 3.3).
+    `unet.grow(cond_channels=4)` (Make-A-Video, section 3.3): (b c+1 f h w).
 
-    Shapes: `video` (b c f h w), `kept` bool (f) or (b f) -> (b c+1 f h w).
+    Args:
+        video: (b c f h w); what is in the other frames does not matter.
+        kept: bool (f) or (b f), True for the frames to keep.
 
     Raises:
         ValueError: if `video` is no video, or `kept` not of bools or of another shape.
+
+    Example:
+        >>> kept_frames(torch.ones(2, 3, 5, 8, 8), every(5, 4))[0, :, :, 0, 0].tolist()[2:]
+        [[1.0, 0.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.0, 1.0]]
     """
     if video.ndim != 5:
         raise ValueError(f"`video` (shape {tuple(video.shape)}) must be (b c f h w)")
-    batch, _, frames, height, width = video.shape
+    batch, _, frames = video.shape[:3]
     if kept.dtype != torch.bool or kept.shape not in ((frames,), (batch, frames)):
         raise ValueError(
             f"`kept` (shape {tuple(kept.shape)}, {kept.dtype}) must be a bool tensor (f) = "
             f"{(frames,)} or (b f) = {(batch, frames)}"
         )
-    mask = kept.to(video.device).expand(batch, frames)[:, None, :, None, None]
-    mask = mask.expand(batch, 1, frames, height, width)
+    mask = kept.to(video.device).expand(batch, frames)[..., None, None]
+    mask = mask[:, None].expand_as(video[:, :1])
     return torch.cat((video.masked_fill(~mask, 0), mask.to(video.dtype)), dim=1)
-
-
-# Clips at a frame rate: Make-A-Video, section 3.4
 
 
 @typechecked
 def sample_fps(
-    count: int,
-    progress: float | int,
-    *,
-    lowest: float | int = 1,
-    highest: float | int = 30,
-    concentration: int = 9,
-    generator: Generator | None = None,
+    count: int, progress: float | int, *, lowest: float | int = 1, highest: float | int = 30,
+    concentration: int = 9, generator: Generator | None = None,
 ) -> Tensor:
     """Frames per second to train `count` clips at: (count), from high ones to low ones.
 
-    Make-A-Video draws them from a beta distribution and goes from little motion to much as
-    training goes on. Here it is Beta(k, n + 1 - k) with n = `concentration` and k from n down
-    to 1, stretched to [`lowest`, `highest`].
+    Make-A-Video (section 3.4) draws them from a beta distribution and goes from little motion to
+    much as training goes on. Here it is Beta(k, n + 1 - k) with n = `concentration` and k from n
+    down to 1, stretched to [`lowest`, `highest`].
 
     Args:
         count: how many.
@@ -106,6 +124,11 @@ def sample_fps(
 
     Raises:
         ValueError: if an argument is out of its range.
+
+    Example:
+        >>> early, late = sample_fps(99, 0.0), sample_fps(99, 1.0)
+        >>> early.shape, early.mean() > late.mean()
+        (torch.Size([99]), tensor(True))
     """
     at_least(1, count=count, concentration=concentration)
     if not 0 <= progress <= 1:
@@ -115,17 +138,14 @@ def sample_fps(
             f"`lowest` (={lowest}) must be positive and at most `highest` (={highest})"
         )
     # the k-th smallest of n uniform numbers is distributed so
-    uniform = torch.rand(count, concentration, generator=generator, device=device_of(generator))
+    uniform = torch.rand(count, concentration, generator=generator, device=_device_of(generator))
     k = concentration - round(progress * (concentration - 1))
     return lowest + (highest - lowest) * uniform.kthvalue(k).values
 
 
 @typechecked
 def sample_clip(
-    num_frames: int,
-    source_fps: float | int,
-    frames: int,
-    fps: float | int,
+    num_frames: int, source_fps: float | int, frames: int, fps: float | int,
     generator: Generator | None = None,
 ) -> tuple[Tensor, float]:
     """Which frames of a video make a clip at about `fps`, and the fps that it really has.
@@ -145,6 +165,11 @@ def sample_clip(
 
     Raises:
         ValueError: if the video has fewer frames than the clip, or a rate is not positive.
+
+    Example:
+        >>> indices, fps = sample_clip(num_frames=60, source_fps=30, frames=4, fps=10)
+        >>> indices - indices[0], fps
+        (tensor([0, 3, 6, 9]), 10.0)
     """
     at_least(1, num_frames=num_frames, frames=frames)
     if not (0 < source_fps < math.inf and 0 < fps < math.inf):
@@ -156,26 +181,33 @@ def sample_clip(
     # a little more, so that rounding does not take a whole frame away
     offsets = (torch.arange(frames, dtype=torch.float64) * step + 1e-6).long()
     starts = num_frames - int(offsets[-1])
-    start = torch.randint(starts, (), generator=generator, device=device_of(generator))
+    start = torch.randint(starts, (), generator=generator, device=_device_of(generator))
     return start.cpu() + offsets, source_fps / step
-
-
-# Noise that frames share: PYoCo (Ge et al. 2023)
 
 
 @typechecked
 def mixed_noise(
     shape: tuple[int, ...], alpha: float | int = 1, *, generator: Generator | None = None
 ) -> Tensor:
-    """Standard normal noise (b c f h w), alpha^2 / (1 + alpha^2) of it the same in all frames.
+    """Standard normal noise, alpha^2 / (1 + alpha^2) of it the same in all frames.
 
-    PYoCo's mixed noise model. At 0 every frame has its own noise.
+    The mixed noise model of PYoCo (Ge et al. 2023).
+
+    Args:
+        shape: (b, c, f, h, w).
+        alpha: how much is shared; at 0 every frame has its own noise.
+        generator: where randomness comes from.
 
     Raises:
         ValueError: if `shape` is not that of a video, or `alpha` negative or infinite.
+
+    Example:
+        >>> noise = mixed_noise((1, 3, 8, 64, 64), alpha=2)
+        >>> (noise[:, :, 0] * noise[:, :, 7]).mean() > 0.7  # expected are 4 / 5
+        tensor(True)
     """
-    shared, own = shared_and_own(shape, alpha)
-    device = device_of(generator)
+    shared, own = _shared_and_own(shape, alpha)
+    device = _device_of(generator)
     common = torch.randn((*shape[:2], 1, *shape[3:]), generator=generator, device=device)
     return shared * common + own * torch.randn(shape, generator=generator, device=device)
 
@@ -184,22 +216,25 @@ def mixed_noise(
 def progressive_noise(
     shape: tuple[int, ...], alpha: float | int = 2, *, generator: Generator | None = None
 ) -> Tensor:
-    """Standard normal noise (b c f h w), each frame's alpha^2 / (1 + alpha^2) the one's before.
+    """Standard normal noise, alpha^2 / (1 + alpha^2) of each frame that of the one before.
 
-    PYoCo's progressive noise model, an autoregression over the frames.
+    PYoCo's progressive noise model, an autoregression over the frames, with the arguments and
+    errors of `mixed_noise`.
 
-    Raises:
-        ValueError: if `shape` is not that of a video, or `alpha` negative or infinite.
+    Example:
+        >>> noise = progressive_noise((1, 3, 8, 64, 64), alpha=2)
+        >>> (noise[:, :, 0] * noise[:, :, 7]).mean() < 0.6  # expected are 0.8 ** 3.5
+        tensor(True)
     """
-    shared, own = shared_and_own(shape, alpha)
-    noise = torch.randn(shape, generator=generator, device=device_of(generator))
+    shared, own = _shared_and_own(shape, alpha)
+    noise = torch.randn(shape, generator=generator, device=_device_of(generator))
     frames = list(noise.unbind(2))
     for index in range(1, len(frames)):
         frames[index] = shared * frames[index - 1] + own * frames[index]
     return torch.stack(frames, dim=2)
 
 
-def shared_and_own(shape: tuple[int, ...], alpha: float) -> tuple[float, float]:
+def _shared_and_own(shape: tuple[int, ...], alpha: float) -> tuple[float, float]:
     """The weights of what frames share and of what is their own, whose squares sum to one."""
     if len(shape) != 5 or shape[2] < 1:
         raise ValueError(f"`shape` (={shape}) must be that of a video (b c f h w)")
@@ -209,6 +244,6 @@ def shared_and_own(shape: tuple[int, ...], alpha: float) -> tuple[float, float]:
     return alpha * own, own
 
 
-def device_of(generator: Generator | None) -> torch.device | None:
+def _device_of(generator: Generator | None) -> torch.device | None:
     """Where numbers from `generator` must be drawn."""
     return None if generator is None else generator.device

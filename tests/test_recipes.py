@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from make_a_video_pytorch import recipes
 from make_a_video_pytorch.recipes import (
     at,
     every,
@@ -146,3 +147,12 @@ def test_progressive_noise_is_normal_and_forgets(alpha):
 def test_wrong_calls_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_what_is_public_is_what_users_import():
+    defined = {
+        name
+        for name, value in vars(recipes).items()
+        if getattr(value, "__module__", "") == recipes.__name__ and not name.startswith("_")
+    }
+    assert defined == set(recipes.__all__)
