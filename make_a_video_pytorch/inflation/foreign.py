@@ -116,11 +116,12 @@ def named_layers(model: nn.Module) -> Iterator[tuple[str, list[nn.Module], nn.Mo
 
 def layer_at(model: nn.Module, name: str) -> nn.Module | None:
     """What stands in `model` at a `name` of `named_layers` now, with what is wrapped around it."""
-    module: nn.Module | None = model
+    module = model
     for key in name.split(".") if name else ():
-        module = child_at(module, key)
-        if module is None:
-            break
+        child = child_at(module, key)
+        if child is None:
+            return None
+        module = child
     return module
 
 
@@ -151,12 +152,12 @@ def where_it_computes(
     """
     device = dtype = None
     for module in path:
-        hook = getattr(module, "_hf_hook", None)
-        registry = getattr(module, "_diffusers_hook", None)
-        hooks = [hook, *getattr(hook, "hooks", ())]
-        hooks += [*registry.hooks.values()] if registry is not None else []
+        hook: object = getattr(module, "_hf_hook", None)
+        registry: object = getattr(module, "_diffusers_hook", None)
+        hooks: list[object] = [hook, *getattr(hook, "hooks", ())]
+        hooks += getattr(registry, "hooks", {}).values()
         for hook in hooks:
-            offloaded = getattr(hook, "group", None)
+            offloaded: object = getattr(hook, "group", None)
             found = getattr(hook, "execution_device", getattr(offloaded, "onload_device", None))
             device = device if found is None else torch.device(found)
             dtype = getattr(hook, "compute_dtype", dtype)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from make_a_video_pytorch.inflation.foreign import layer_at, without_wrappers
 from make_a_video_pytorch.inflation.temporal import (
     Clip,
+    TemporalPart,
     attach,
     detach,
     is_attached,
@@ -24,10 +25,15 @@ class TemporalParts(nn.ModuleDict):
 
     What runs is what lies here, and after what stands at the module's name in the model: so
     adapters and other wrappers may be put around either.
+
+    Args:
+        model: the image model.
+        parts: modules of it, each with what is to run after it.
+        clip: which video is going through the model.
     """
 
     def __init__(
-        self, model: nn.Module, parts: list[tuple[nn.Module, nn.Module]], clip: Clip
+        self, model: nn.Module, parts: list[tuple[nn.Module, TemporalPart]], clip: Clip
     ) -> None:
         super().__init__()
         self.names: dict[str, str] = {}  # of the inflated modules, by the key of their part
@@ -59,19 +65,24 @@ class TemporalParts(nn.ModuleDict):
             return
         if torch.compiler.is_compiling():
             raise ValueError("`model` has changed: call it on a video once before it is compiled")
-        held = {part_of(module): module for module in model.modules()}
-        held.pop(None, None)
+        held: dict[nn.Module, nn.Module] = {}
+        for module in model.modules():
+            if (part := part_of(module)) is not None:
+                held[part] = module
         by_name = {getattr(part, "name", None): module for part, module in held.items()}
+        found: dict[str, nn.Module] = {}
         for key, part in self.items():
-            if here[key] is None:  # in a wrapper that is not known, which leaves the hook alone
-                here[key] = held.get(part, by_name.get(self.names[key]))
-            if here[key] is None:
+            after = here[key]
+            if after is None:  # in a wrapper that is not known, which leaves the hook alone
+                after = held.get(part, by_name.get(self.names[key]))
+            if after is None:
                 raise ValueError(f"`{self.names[key]}`, which is inflated, is no more in `model`")
+            found[key] = after
         for module in held.values():
-            if module not in here.values():
+            if module not in found.values():
                 detach(module)
         for key, part in self.items():
-            attach(here[key], part, clip)
+            attach(found[key], part, clip)
 
     def prefixes(self) -> dict[str, str]:
         """How the names of the parts begin in a motion module, by their keys."""

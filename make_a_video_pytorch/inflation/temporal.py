@@ -5,6 +5,8 @@ Letters: b batch, c channels, f frames, h height, w width, n tokens.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -63,13 +65,13 @@ class TemporalPart(nn.Module):
 
     Shapes: (b*f c h w), or (b*f n c), returned unchanged, in its memory format. Images, and
     videos of one frame, are returned as they are.
+
+    Args:
+        name: that of the module in its model, empty for the model itself.
+        dim: channels of its output.
     """
 
-    def __init__(
-        self,
-        name: str,   # of the module in its model, empty for the model itself
-        dim: int,    # channels of its output
-    ) -> None:
+    def __init__(self, name: str, dim: int) -> None:
         super().__init__()
         self.name = name
         self.dim = dim
@@ -97,6 +99,13 @@ class TemporalPart(nn.Module):
         # First `out`, whose memory format the sum then has.
         return (x + self.delta(x, inputs).to(x.dtype)).flatten(0, 1)
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def delta(self, x: Tensor, inputs: tuple[object, ...]) -> Tensor:
+        """What is added to `x`, (b f c h w) or (b f n c), that a module made of its `inputs`."""
+        raise NotImplementedError
+
     @property
     def called(self) -> str:
         """What messages call the module."""
@@ -118,7 +127,13 @@ class TemporalPart(nn.Module):
 
 
 class InflatedConv(TemporalPart):
-    """A convolution over frames of the output of a convolution, in as many groups."""
+    """A convolution over frames of the output of a convolution, in as many groups.
+
+    Args:
+        name: that of the convolution in its model.
+        spatial: the convolution.
+        kernel_size: frames that the one over frames sees.
+    """
 
     def __init__(self, name: str, spatial: nn.Conv2d, kernel_size: int) -> None:
         super().__init__(name, spatial.out_channels)
@@ -130,7 +145,9 @@ class InflatedConv(TemporalPart):
         """b f c h w -> b f c h w"""
         return convolve(self.conv, x.transpose(1, 2), self.around).transpose(1, 2)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: object
+    ) -> None:
         with_pixels(state_dict, prefix + "conv.weight")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -140,6 +157,12 @@ class InflatedAttention(TemporalPart):
 
     It reads the sum of the input and the output, where these have one shape: what the model
     itself goes on with, but for a norm. Its positions are rotary, without a maximum.
+
+    Args:
+        name: that of the module in its model.
+        dim: channels of its output.
+        heads: number of heads.
+        dim_head: width of a head.
     """
 
     def __init__(self, name: str, dim: int, heads: int, dim_head: int) -> None:
@@ -156,7 +179,8 @@ class InflatedAttention(TemporalPart):
             seen = x + given[0].unflatten(0, x.shape[:2]).to(x.dtype)
         channels = 2 if x.ndim == 5 else -1
         angles = self.positions(x.shape[1], device=x.device)
-        return self.attn(seen.movedim(channels, -1), angles=angles).movedim(-1, channels)
+        attended: Tensor = self.attn(seen.movedim(channels, -1), angles=angles)
+        return attended.movedim(-1, channels)
 
 
 def attach(module: nn.Module, part: nn.Module, clip: Clip) -> None:
@@ -174,7 +198,7 @@ def detach(module: nn.Module) -> None:
         handle.remove()
 
 
-def run_temporal_part(module: nn.Module, args: tuple, *rest: object) -> object:
+def run_temporal_part(module: nn.Module, args: tuple[object, ...], *rest: object) -> object:
     """The forward hook; it finds the part by `module`, so that a replica runs its own.
 
     Replicas share their hooks with the module that they are made of, but not what runs then.
@@ -184,8 +208,11 @@ def run_temporal_part(module: nn.Module, args: tuple, *rest: object) -> object:
     part = part_of(module)
     if part is None:
         return out
-    inputs = (*args, *(kwargs[0].values() if kwargs else ()))
-    return part(out, inputs, vars(module)[CLIP].current())
+    inputs = args
+    for named in kwargs:
+        inputs += tuple(named.values()) if isinstance(named, dict) else ()
+    clip: Clip = vars(module)[CLIP]
+    return part(out, inputs, clip.current())
 
 
 def is_attached(module: nn.Module | None, part: nn.Module, clip: Clip) -> bool:
@@ -201,4 +228,5 @@ def is_attached(module: nn.Module | None, part: nn.Module, clip: Clip) -> bool:
 
 def part_of(module: nn.Module) -> nn.Module | None:
     """What runs after `module`, if it is inflated."""
-    return vars(module).get(PART)  # and not that of what it passes attributes of
+    part: nn.Module | None = vars(module).get(PART)  # and not that of what it passes attributes of
+    return part
