@@ -7,14 +7,24 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from make_a_video_pytorch.ops.checks import typechecked
 from make_a_video_pytorch.ops.layout import memory_format_of
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+# What an image model may raise where the sizes of its arguments do not fit, and what it says then.
+SIZE_ERRORS = (RuntimeError, ValueError, IndexError, AssertionError)
+NOT_OF_SIZES = (NotImplementedError, torch.OutOfMemoryError)
+OF_SIZES = re.compile(r"size|shape|dim|channel|elements|value of tensor|\b\dd\b", re.IGNORECASE)
 
 
 class PerFrame(NamedTuple):
@@ -31,23 +41,38 @@ def per_frame(tensor: Tensor) -> PerFrame:
     (b c f h w) itself or marked so: a pose for each frame, or its own timestep (Diffusion
     Forcing, Chen et al. 2024).
 
+    Args:
+        tensor: (b f ...), b samples of as many frames as the video has.
+
+    Returns:
+        What to give the model in the place of `tensor`.
+
     Raises:
         TypeError: if `tensor` is no tensor.
         ValueError: if it has fewer than 2 dimensions.
+
+    Example:
+        >>> class Denoiser(nn.Conv2d):
+        ...     def forward(self, x, t):
+        ...         return super().forward(x + t[:, None, None, None])
+        >>> video_model = inflate(Denoiser(3, 3, 3))
+        >>> video_model(torch.randn(2, 3, 4, 8, 8), per_frame(torch.rand(2, 4))).shape
+        torch.Size([2, 3, 4, 6, 6])
     """
     if tensor.ndim < 2:
         raise ValueError(f"`tensor` (shape {tuple(tensor.shape)}) must be (b, f, ...)")
     return PerFrame(tensor)
 
 
-def clip_of(args: tuple, kwargs: dict[str, object]) -> tuple[int, int] | None:
+def clip_of(args: tuple[object, ...], kwargs: dict[str, object]) -> tuple[int, int] | None:
     """How many samples and frames the videos among the arguments have; None without a video.
 
     Raises:
         ValueError: if a video has no frames, if two disagree, or if an argument is marked by
             `per_frame` and is not of so many samples and frames.
     """
-    videos, marked = {}, {}
+    videos: dict[str, Tensor] = {}
+    marked: dict[str, Tensor] = {}
 
     def collect(leaf: object, name: str) -> object:
         if isinstance(leaf, PerFrame):
@@ -61,23 +86,63 @@ def clip_of(args: tuple, kwargs: dict[str, object]) -> tuple[int, int] | None:
         for name in marked:
             raise ValueError(f"`{name}` is marked `per_frame`, which needs a video (b c f h w)")
         return None
-    first, video = next(iter(videos.items()))
+    name, video = next(iter(videos.items()))
+    first = called(name, video)
     b, f = video.shape[0], video.shape[2]
     if f == 0:
-        raise ValueError(f"`{first}` (shape {tuple(video.shape)}) must have frames")
+        raise ValueError(f"{first} must have frames, as a video (b c f h w)")
     for name, other in videos.items():
         if other.shape[0] != b or other.shape[2] != f:
             raise ValueError(
-                f"`{name}` (shape {tuple(other.shape)}) must be a video (b c f h w) with b = {b} "
-                f"and f = {f}, as `{first}`"
+                f"{called(name, other)} must be a video (b c f h w) with b = {b} and f = {f}, as "
+                f"{first}, or (b f ...) and marked by `per_frame`"
             )
     for name, tensor in marked.items():
         if tensor.shape[0] != b or tensor.shape[1] != f:
             raise ValueError(
-                f"`{name}` (shape {tuple(tensor.shape)}), marked `per_frame`, must be (b, f, ...) "
-                f"with b = {b} and f = {f}, as `{first}`"
+                f"{called(name, tensor)}, marked `per_frame`, must be (b, f, ...) with b = {b} and "
+                f"f = {f}, as {first}, a video (b c f h w)"
             )
     return b, f
+
+
+def reason_for(
+    error: Exception, args: tuple[object, ...], kwargs: dict[str, object], clip: tuple[int, int]
+) -> str | None:
+    """What to say of an `error` that an image model raised, given these arguments for a `clip`.
+
+    None if it is not about sizes, or if none of them explains it: a video does whose folded shape
+    it names, and so may an argument of the shape (b f ...) that is not marked by `per_frame`.
+    """
+    (b, f), text = clip, str(error)
+    reasons: list[str] = []
+    videos: list[str] = []
+
+    def collect(leaf: object, name: str) -> object:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        if leaf.ndim == 5:
+            videos.append(name)
+            if str([b * f, leaf.shape[1], *leaf.shape[3:]]) in text:
+                taken = f"{f} frames of {leaf.shape[1]} channels"
+                reasons.append(
+                    f"{called(name, leaf)} must be a video (b c f h w), and was taken for {taken}"
+                )
+        if leaf.shape[:2] == clip and f > 1 and videos != [name]:
+            reasons.append(
+                f"{called(name, leaf)} must be marked by `per_frame` if it has an entry for each "
+                f"of the {f} frames, (b f ...)"
+            )
+        return leaf
+
+    if not isinstance(error, NOT_OF_SIZES) and (text == "" or OF_SIZES.search(text)):
+        map_arguments(collect, args, kwargs)
+    return "; ".join([*reasons, f"{type(error).__name__}: {text}"]) if reasons else None
+
+
+def called(name: str, tensor: Tensor) -> str:
+    """What messages call an argument."""
+    return f"`{name}` (shape {tuple(tensor.shape)})"
 
 
 def fold(leaf: object, clip: tuple[int, int]) -> object:
@@ -134,13 +199,11 @@ def tensors_of(leaf: object) -> dict[str, Tensor]:
 
 
 def map_arguments(
-    function: Callable[[object, str], object], args: tuple, kwargs: dict[str, object]
-) -> tuple[tuple, dict[str, object]]:
+    function: Callable[[object, str], object], args: tuple[object, ...], kwargs: dict[str, object]
+) -> tuple[tuple[object, ...], dict[str, object]]:
     """`map_leaves` over the arguments of a call."""
-    return (
-        map_leaves(function, args, "args"),
-        {name: map_leaves(function, value, name) for name, value in kwargs.items()},
-    )
+    new = [map_leaves(function, value, f"args[{index}]") for index, value in enumerate(args)]
+    return tuple(new), {name: map_leaves(function, value, name) for name, value in kwargs.items()}
 
 
 def map_leaves(function: Callable[[object, str], object], tree: object, name: str) -> object:
@@ -151,7 +214,8 @@ def map_leaves(function: Callable[[object, str], object], tree: object, name: st
     """
     if isinstance(tree, PerFrame):
         return function(tree, name)
-    if hasattr(tree, "__dataclass_fields__") and not isinstance(tree, type):
+    old: dict[object, object]
+    if is_dataclass(tree):
         old = {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree)}
     elif isinstance(tree, dict):
         old = dict(tree)
@@ -160,15 +224,20 @@ def map_leaves(function: Callable[[object, str], object], tree: object, name: st
     else:
         return function(tree, name)
     new = {key: map_leaves(function, value, f"{name}[{key!r}]") for key, value in old.items()}
-    # torch 2.6 cannot compile `is` between lists, nor `dataclasses.is_dataclass` above
+    # torch 2.6 cannot compile `is` between lists
     if not torch.compiler.is_compiling() and all(new[key] is old[key] for key in old):
         return tree
     return rebuilt(tree, new)
 
 
+def is_dataclass(tree: object) -> TypeGuard[DataclassInstance]:
+    """As that of `dataclasses`, which torch 2.6 cannot compile, but False for a class."""
+    return hasattr(tree, "__dataclass_fields__") and not isinstance(tree, type)
+
+
 def rebuilt(tree: object, items: dict[object, object]) -> object:
     """A branch like `tree`, that holds `items`."""
-    if hasattr(tree, "__dataclass_fields__"):
+    if is_dataclass(tree):
         given = [field.name for field in dataclasses.fields(tree) if field.init]
         return dataclasses.replace(tree, **{name: items[name] for name in given})
     if type(tree) is dict:
@@ -177,6 +246,5 @@ def rebuilt(tree: object, items: dict[object, object]) -> object:
         tree = copy.copy(tree)
         tree.update(items)
         return tree
-    if hasattr(tree, "_fields"):
-        return type(tree)(*items.values())
-    return type(tree)(items.values())
+    kind: Callable[..., object] = type(tree)
+    return kind(*items.values()) if hasattr(tree, "_fields") else kind(items.values())

@@ -15,7 +15,7 @@ from make_a_video_pytorch.inflation.foreign import (
     named_layers,
     where_it_computes,
 )
-from make_a_video_pytorch.inflation.inflated import InflatedModel
+from make_a_video_pytorch.inflation.inflated import InflatedModel, M
 from make_a_video_pytorch.inflation.temporal import (
     Clip,
     InflatedAttention,
@@ -30,14 +30,14 @@ from make_a_video_pytorch.ops.parameters import temporal_modules
 
 @typechecked
 def inflate(
-    model: nn.Module,
+    model: M,
     *,
-    temporal_kernel_size: int = 3,    # frames that a convolution sees
-    attention: Literal["auto"] | Sequence[type] = "auto",  # classes of self-attention modules
-    where: Callable[[str, nn.Module], bool] | None = None,  # by name and module: inflate it?
-    heads: int = 8,                   # of attention over frames
-    dim_head: int = 64,               # width of a head, even
-) -> InflatedModel:
+    temporal_kernel_size: int = 3,
+    attention: Literal["auto"] | Sequence[type[object]] = "auto",
+    where: Callable[[str, nn.Module], bool] | None = None,
+    heads: int = 8,
+    dim_head: int = 64,
+) -> InflatedModel[M]:
     """Make a video model of an image model, in place; `deflate` gives it back.
 
     After every Conv2d with a kernel larger than 1 x 1 comes a convolution over frames, in as many
@@ -55,6 +55,17 @@ def inflate(
     Compile and distribute the model afterwards. DDP needs `find_unused_parameters` where some
     batches are images, since those reach no temporal part.
 
+    Args:
+        model: the image model.
+        temporal_kernel_size: frames that a convolution sees.
+        attention: "auto", or the classes of the self-attention modules.
+        where: whether to inflate a module, by its name and itself; all are if left out.
+        heads: number of heads of attention over frames.
+        dim_head: width of a head, even.
+
+    Returns:
+        The video model, which holds `model`.
+
     Raises:
         TypeError: if an argument, an entry of `attention` or what `where` gives is of a wrong
             type.
@@ -63,6 +74,14 @@ def inflate(
             that tells its channels, or has weights of which it cannot be told where or in which
             dtype they compute; if there is no module of the classes in `attention`, or none to
             inflate at all. The model is then as it was.
+
+    Example:
+        >>> image_model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 1))
+        >>> video_model = inflate(image_model, where=lambda name, module: name == "0")
+        >>> video_model(torch.randn(2, 3, 4, 8, 8)).shape
+        torch.Size([2, 3, 4, 8, 8])
+        >>> [name for name in video_model.temporal_state_dict()]
+        ['0.temporal.conv.weight', '0.temporal.conv.bias']
     """
     at_least(1, temporal_kernel_size=temporal_kernel_size, heads=heads, dim_head=dim_head)
     must_be_multiple(2, "for rotary positions over frames", dim_head=dim_head)
@@ -75,7 +94,10 @@ def inflate(
         convolves = isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1
         if not (attends or convolves) or not is_wanted(name, module, where):
             continue
-        if attends:
+        part: TemporalPart
+        if isinstance(module, nn.Conv2d) and not attends:
+            part = InflatedConv(name, module, temporal_kernel_size)
+        else:
             channels = channels_out(module)
             if channels is None:
                 raise ValueError(
@@ -83,8 +105,6 @@ def inflate(
                     "channels it gives; leave it out by `where`"
                 )
             part = InflatedAttention(name, channels, heads, dim_head)
-        else:
-            part = InflatedConv(name, module, temporal_kernel_size)
         chosen.append((path[-1], as_in(name, [*path, module], part)))
     if not chosen:
         raise ValueError(
@@ -95,10 +115,24 @@ def inflate(
 
 
 @typechecked
-def deflate(video_model: InflatedModel) -> nn.Module:
+def deflate(video_model: InflatedModel[M]) -> M:
     """The image model that `inflate` was given, without its temporal parts.
 
     Do not call `video_model` afterwards: with a video it would attach them again.
+
+    Args:
+        video_model: what `inflate` gave.
+
+    Returns:
+        Its `model`.
+
+    Raises:
+        TypeError: if `video_model` is no InflatedModel.
+
+    Example:
+        >>> image_model = nn.Conv2d(3, 3, 3)
+        >>> deflate(inflate(image_model)) is image_model
+        True
     """
     for module in video_model.model.modules():
         if part_of(module) is not None:
@@ -127,10 +161,10 @@ def must_be_untouched(model: nn.Module) -> None:
 
 
 def attention_test(
-    model: nn.Module, attention: str | Sequence[type]
+    model: nn.Module, attention: Literal["auto"] | Sequence[type[object]]
 ) -> Callable[[nn.Module], bool]:
     """Whether a module is attention, as `inflate` was told."""
-    if attention == "auto":
+    if isinstance(attention, str):
         return is_known_attention
     kinds = tuple(attention)
     if not all(isinstance(kind, type) and issubclass(kind, nn.Module) for kind in kinds):

@@ -5,28 +5,34 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from make_a_video_pytorch.inflation.folding import (
+    SIZE_ERRORS,
     clip_of,
     fold,
     map_arguments,
     map_leaves,
+    reason_for,
     tensors_of,
     unfold,
 )
 from make_a_video_pytorch.inflation.foreign import unwrapped
 from make_a_video_pytorch.inflation.motion import TemporalParts
-from make_a_video_pytorch.inflation.temporal import Clip, InflatedConv
+from make_a_video_pytorch.inflation.temporal import Clip, InflatedConv, TemporalPart
 from make_a_video_pytorch.ops.checks import typechecked
 from make_a_video_pytorch.ops.parameters import acts_across_frames
 from make_a_video_pytorch.ops.torch_internals import is_in_forward_mode
 
+M = TypeVar("M", bound=nn.Module)
+R = TypeVar("R")
 
-class InflatedModel(nn.Module):
+
+class InflatedModel(nn.Module, Generic[M]):
     """An image model that takes videos too, made by `inflate`.
 
     It is called as `model` is. Without a video (b c f h w) among the arguments the call is that
@@ -55,12 +61,22 @@ class InflatedModel(nn.Module):
     repeated; a result (b*f h w c) is unfolded as if its channels came first. Of a model that
     checkpoints activations, the loss must depend on a result of this call, as one on features
     that were caught by a hook does not.
+
+    Args:
+        model: the image model.
+        parts: modules of it, each with what is to run after it.
+        clip: which video is going through the model.
+
+    Example:
+        >>> video_model = inflate(nn.Conv2d(3, 5, 3, padding=1))
+        >>> video_model(torch.randn(2, 3, 4, 8, 8)).shape  # a video of 4 frames
+        torch.Size([2, 5, 4, 8, 8])
+        >>> video_model(torch.randn(2, 3, 8, 8)).shape  # images
+        torch.Size([2, 5, 8, 8])
     """
 
     @typechecked
-    def __init__(
-        self, model: nn.Module, parts: list[tuple[nn.Module, nn.Module]], clip: Clip
-    ) -> None:
+    def __init__(self, model: M, parts: list[tuple[nn.Module, TemporalPart]], clip: Clip) -> None:
         super().__init__()
         self.model = model
         self.clip = clip
@@ -71,19 +87,28 @@ class InflatedModel(nn.Module):
     def forward(self, /, *args: object, **kwargs: object) -> object:
         return self.run(self.model, *args, **kwargs)
 
-    def run(self, function: Callable[..., object], /, *args: object, **kwargs: object) -> object:
+    def run(self, function: Callable[..., R], /, *args: object, **kwargs: object) -> R:
         """Call a `function` of `model` as `model` itself is called, past the hooks of DDP and FSDP.
 
         For example a method, `run(vae.model.encode, video)`, or more than one,
         `run(lambda x: vae.model.encode(x).latent_dist.kl(), video)`: the methods of a
         distribution that comes back see videos, and may take their axes for those of images.
 
+        Args:
+            function: what is called.
+            args, kwargs: its arguments, with videos among them.
+
+        Returns:
+            What it returns, unfolded.
+
         Raises:
             ValueError: if two videos differ in samples or frames, if a tensor marked `per_frame`
                 is not of so many, if the output of an inflated module is not one row for each
-                frame, or if an inflated module is no more in `model`.
+                frame, if an inflated module is no more in `model`, or if `function` fails on
+                sizes, where another layout of a video or a missing `per_frame` may be the reason.
         """
         clip = clip_of(args, kwargs)
+        given = args, kwargs
         if clip is not None:
             self.temporal.follow(self.model, self.clip)
             args, kwargs = map_arguments(lambda leaf, name: fold(leaf, clip), args, kwargs)
@@ -95,18 +120,26 @@ class InflatedModel(nn.Module):
                 result = function(*args, **kwargs)
             if torch.is_grad_enabled() and not torch.compiler.is_compiling():
                 self.remember(result)
+        except SIZE_ERRORS as error:
+            if clip is None or torch.compiler.is_compiling():
+                raise
+            reason = reason_for(error, *given, clip)
+            if reason is None:
+                raise
+            raise ValueError(reason) from error
         finally:
             self.clip.sizes = before
         if clip is None:
             return result
-        return map_leaves(lambda leaf, name: unfold(leaf, clip), result, "")
+        # it is again of the type that it was
+        return cast("R", map_leaves(lambda leaf, name: unfold(leaf, clip), result, ""))
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> object:  # type: ignore[override]  # torch: of no others
         # what pipelines and samplers read: a config, a dtype, the number of channels
         modules = self.__dict__.get("_modules", {})
         if name in modules or "model" not in modules:
             return super().__getattr__(name)
-        value = getattr(modules["model"], name)
+        value: object = getattr(modules["model"], name)
         if inspect.ismethod(value):
             raise AttributeError(f"`{name}` is a method of `model`: call it by `run` or on `model`")
         return value
@@ -137,6 +170,9 @@ class InflatedModel(nn.Module):
     def load_temporal_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load what `temporal_state_dict` gave.
 
+        Args:
+            state: a motion module.
+
         Raises:
             TypeError: if `state` is no dict of tensors.
             ValueError: if a parameter is missing, unknown or of another shape, or if those that
@@ -144,7 +180,9 @@ class InflatedModel(nn.Module):
         """
         self.temporal.load_motion(state)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: object
+    ) -> None:
         # in 1.0.0 they were children of the modules that are inflated
         here = any(name.startswith(f"{prefix}temporal.") for name in state_dict)
         for key, motion in () if here else self.temporal.prefixes().items():
@@ -159,6 +197,12 @@ class InflatedModel(nn.Module):
 
         Such a part never learns, and keeps DDP waiting. The call is made without gradients and
         in evaluation mode.
+
+        Args:
+            args, kwargs: those of the call, with a video among them.
+
+        Returns:
+            The names of the modules in `model`.
 
         Raises:
             ValueError: if no argument is a video of 2 frames or more.

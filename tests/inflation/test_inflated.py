@@ -585,6 +585,109 @@ def test_marked_tensors_that_disagree(net):
         model(image(), per_frame(torch.rand(2, 3)))
 
 
+UNMARKED = r"must be marked by `per_frame` if it has an entry for each of the 3 frames, \(b f ...\)"
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "named"),
+    [
+        (dict(timestep=torch.rand(2, 3)), r"`timestep` \(shape \(2, 3\)\)"),
+        (dict(timestep=torch.ones(2, 3, dtype=torch.long)), r"`timestep` \(shape \(2, 3\)\)"),
+        (
+            dict(timestep=0.5, context=torch.randn(2, 3, 5, 4)),
+            r"`context` \(shape \(2, 3, 5, 4\)\)",
+        ),
+        (
+            dict(timestep=0.5, context=torch.randn(2, 3, 3, 4, 4)),
+            r"`context` \(shape \(2, 3, 3, 4, 4\)\)",
+        ),
+        (
+            dict(timestep=0.5, given={"gain": [torch.randn(2, 3, 6)]}),
+            r"`given\['gain'\]\[0\]` \(shape \(2, 3, 6\)\)",
+        ),
+    ],
+)
+def test_an_argument_for_each_frame_that_is_not_marked(net, kwargs, named):
+    model = inflated(net)
+    with pytest.raises(ValueError, match=f"^{named} {UNMARKED}; RuntimeError: ") as raised:
+        model(video(), **kwargs)
+    assert isinstance(raised.value.__cause__, RuntimeError)
+    assert str(raised.value).endswith(str(raised.value.__cause__))
+
+
+def test_a_video_in_another_layout(net):
+    model = inflated(net)
+    message = (
+        r"^`args\[0\]` \(shape \(2, 4, 3, 5, 7\)\) must be a video \(b c f h w\), and was taken "
+        r"for 3 frames of 4 channels; RuntimeError: .* expected input\[6, 4, 5, 7\] to have 3"
+    )
+    with pytest.raises(ValueError, match=message):
+        model(video(f=4).transpose(1, 2), timestep())
+    message = (
+        r"`timestep` \(shape \(2, 4\)\), marked `per_frame`, must be \(b, f, ...\) with b = 2 and "
+        r"f = 3, as `x` \(shape \(2, 4, 3, 5, 7\)\), a video \(b c f h w\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        model(x=video(f=4).transpose(1, 2), timestep=per_frame(torch.rand(2, 4)))
+    message = (
+        r"`low_res` \(shape \(2, 4, 3, 5, 7\)\) must be a video \(b c f h w\) with b = 2 and f = "
+        r"4, as `args\[0\]` \(shape \(2, 3, 4, 5, 7\)\), or \(b f ...\) and marked by `per_frame`"
+    )
+    with pytest.raises(ValueError, match=message):
+        model(video(f=4), timestep(), low_res=video(f=4).transpose(1, 2))
+
+
+ERRORS = [
+    RuntimeError("on purpose"),
+    RuntimeError("Expected all tensors to be on the same device, cuda:0 and cpu!"),
+    RuntimeError("mat1 and mat2 must have the same dtype, but got Double and Float"),
+    ValueError("`mode` (=3) must be 4"),
+    TypeError("a shape"),
+    KeyError("size"),
+    NotImplementedError("of this shape"),
+    torch.OutOfMemoryError("max_split_size_mb"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+def test_an_error_that_is_not_about_sizes_passes_through(net, error):
+    def fail(x, embedding):
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        inflated(net).run(fail, video(), torch.rand(2, 3))
+    assert raised.value is error
+    assert error.__cause__ is None
+
+
+def test_an_error_of_sizes_that_no_argument_explains_passes_through(net):
+    model = inflated(net)
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        model(video(f=4), timestep(), low_res=torch.randn(2, 3, 2, 2))
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        model(video(f=4), timestep(), low_res=torch.randn(2, 3, 4, 2, 2))
+    with pytest.raises(RuntimeError, match="expected input"):
+        model(torch.randn(2, 4, *SIZE), torch.rand(2, 4))
+    with pytest.raises(RuntimeError, match="expand"):
+        model(video(f=1), torch.rand(2, 1))
+
+
+def test_an_embedding_as_wide_as_there_are_frames_is_taken(net):
+    model = inflated(net, moved=True)
+    for context in (torch.randn(2, 3, 4), per_frame(torch.randn(2, 3, 5, 4))):
+        assert model(video(), timestep(), context=context).shape == (2, 5, 3, *SIZE)
+
+
+def test_an_assertion_may_say_nothing(net):
+    def function(x, timestep):
+        assert timestep.ndim == 1
+        return x
+
+    message = rf"`args\[1\]` \(shape \(2, 3\)\) {UNMARKED}; AssertionError: "
+    with pytest.raises(ValueError, match=message):
+        inflated(net).run(function, video(), torch.rand(2, 3))
+
+
 def windowed(x):
     """Windows in the batch, as in Swin."""
     return torch.cat(x.split(1, dim=-1))
