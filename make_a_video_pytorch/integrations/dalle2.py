@@ -16,9 +16,7 @@ try:
 
     from make_a_video_pytorch.integrations.dalle2_decoder import VideoDecoder
 except ModuleNotFoundError as error:
-    raise ImportError(
-        'this needs dalle2-pytorch: pip install "make-a-video-pytorch[integrations]"'
-    ) from error
+    raise ImportError("this needs dalle2-pytorch: pip install dalle2-pytorch") from error
 
 __all__ = ["SpaceTimeUnetForDalle2", "VideoDecoder"]
 

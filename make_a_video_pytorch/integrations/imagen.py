@@ -12,9 +12,7 @@ from make_a_video_pytorch.ops.checks import at_least, typechecked
 try:
     from imagen_pytorch import Unet3D
 except ModuleNotFoundError as error:
-    raise ImportError(
-        'this needs imagen-pytorch: pip install "make-a-video-pytorch[integrations]"'
-    ) from error
+    raise ImportError("this needs imagen-pytorch: pip install imagen-pytorch") from error
 
 
 class SpaceTimeUnetForImagen(Adapter, Unet3D):
