@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -13,9 +14,12 @@ from make_a_video_pytorch.unet.growth import inherit, must_keep_outputs
 from make_a_video_pytorch.unet.unet import SpaceTimeUnet
 
 A = TypeVar("A", bound="Adapter")
+V = TypeVar("V")
 
 # arguments of SpaceTimeUnet that follow from what the other library conditions on
 DERIVED = ("cond_channels", "cond_dim", "context_dim")
+# local variables of a subclass's constructor that are no settings
+NO_SETTINGS = ("self", "__class__", "dim", "channels", "unet")
 
 
 class Adapter(nn.Module):
@@ -27,16 +31,34 @@ class Adapter(nn.Module):
 
     The U-Net sees `x`, an earlier prediction and pictures of low resolution as channels in this
     order, and a vector followed by the sinusoids of the noise level of those pictures as `cond`.
+
+    Args:
+        settings: the arguments by the other library's names.
+        arguments: those of the SpaceTimeUnet beside the next two.
+        dim: features at full resolution.
+        channels: channels of the picture.
+        vector_dim: width of the vector to condition on, 0 for none.
+        noise_cond: condition on the noise level of the pictures.
+        context_dim: features of the tokens to condition on.
+
+    Raises:
+        TypeError: if an argument is of a wrong type, unknown, or follows from the others.
+        ValueError: if a value is out of range.
     """
+
+    self_cond: bool
+    lowres_cond: bool
 
     def __init__(
         self,
-        settings: dict[str, object],   # the arguments by the other library's names
-        arguments: dict[str, object],  # those of the SpaceTimeUnet
+        settings: dict[str, object],
+        arguments: dict[str, object],
         *,
-        vector_dim: int,               # width of the vector to condition on, 0 for none
-        noise_cond: bool,              # condition on the noise level of the pictures
-        context_dim: int | None,       # features of the tokens to condition on
+        dim: int,
+        channels: int,
+        vector_dim: int,
+        noise_cond: bool,
+        context_dim: int | None,
     ) -> None:
         nn.Module.__init__(self)
         for name in DERIVED:
@@ -47,12 +69,14 @@ class Adapter(nn.Module):
         for name, value in settings.items():
             setattr(self, name, value)
         pictures = int(self.self_cond) + int(self.lowres_cond)
-        self.noise_emb = SinusoidalPosEmb(arguments["dim"]) if noise_cond else None
+        self.noise_emb = SinusoidalPosEmb(dim) if noise_cond else None
         self.vector_dim = vector_dim
-        self.unet = SpaceTimeUnet(
+        arguments = {"dim": dim, "channels": channels, **arguments}
+        build: Callable[..., SpaceTimeUnet] = SpaceTimeUnet  # it checks their types
+        self.unet = build(
             **arguments,
-            cond_channels=arguments.get("channels", 3) * pictures,
-            cond_dim=(vector_dim + (arguments["dim"] if noise_cond else 0)) or None,
+            cond_channels=channels * pictures,
+            cond_dim=(vector_dim + (dim if noise_cond else 0)) or None,
             context_dim=context_dim,
         )
         self.channels = self.unet.channels
@@ -71,11 +95,15 @@ class Adapter(nn.Module):
             settings: the constructor's arguments by the other library's names, and the
                 SpaceTimeUnet's that `unet` can grow by, such as `channels_out`.
 
+        Returns:
+            One in the dtype, on the device and in the mode of `unet`.
+
         Raises:
             ValueError: if the predictions would be others.
         """
         arguments = {name: value for name, value in unet.config.items() if name not in DERIVED}
-        adapter = cls(**{**arguments, **settings})
+        build: Callable[..., A] = cls
+        adapter = build(**{**arguments, **settings})
         for name in DERIVED:
             had, asked = unet.config[name], adapter.unet.config[name]
             if had and had not in (asked, adapter.vector_dim if name == "cond_dim" else None):
@@ -92,20 +120,29 @@ class Adapter(nn.Module):
         Larger tensors have this one's weights and zeros elsewhere, where the library's own U-Nets
         would be built anew.
 
+        Args:
+            updates: the constructor's arguments that it needs.
+
+        Returns:
+            This one, where it has them already, or a larger one.
+
         Raises:
             ValueError: if the predictions would be others, as without a condition.
         """
         if all(getattr(self, name) == value for name, value in updates.items()):
             return self
         for name, value in updates.items():
-            had = getattr(self, name)
-            grows = had is None or had is False or (name == "channels_out" and value > had)
+            had: object = getattr(self, name)
+            grows = had is None or had is False
+            if name == "channels_out" and isinstance(value, int):
+                grows = value > self.channels_out
             if value != had and not grows:
                 raise ValueError(
                     f"`{name}` (={value}) must be {had}, as this U-Net was built: build it anew "
                     f"with `{name}`={value}"
                 )
-        cast = type(self)(**{**self._locals, **updates})
+        build: Callable[..., A] = type(self)
+        cast = build(**{**self._locals, **updates})
         cast.take_over(self)
         return cast
 
@@ -121,9 +158,10 @@ class Adapter(nn.Module):
         self.to(like.device, like.dtype).train(old.training)
         inherit(new, old)
         if isinstance(old, Adapter) and old.noise_emb is not None and not old.vector_dim:
+            to_cond = self.unet.to_cond
+            assert to_cond is not None
             with torch.no_grad():  # the noise level comes last, and was first
-                weight = self.unet.to_cond.weight
-                weight.copy_(weight.roll(self.vector_dim, dims=1))
+                to_cond.weight.copy_(to_cond.weight.roll(self.vector_dim, dims=1))
 
     def predict(
         self,
@@ -145,15 +183,14 @@ class Adapter(nn.Module):
         if self.self_cond:
             pictures.append(torch.zeros_like(x) if self_cond is None else self_cond)
         if self.lowres_cond:
-            must_be_given("lowres_cond", lowres_cond_img=lowres_cond_img)
-            pictures.append(lowres_cond_img)
+            pictures.append(given("lowres_cond", lowres_cond_img=lowres_cond_img))
         vectors = []
         if self.vector_dim:
             vectors.append(x.new_zeros(len(x), self.vector_dim) if vector is None else vector)
         if self.noise_emb is not None:
-            must_be_given("lowres_noise_cond", lowres_noise_level=noise_level)
-            vectors.append(self.noise_emb(noise_level))
-        return self.unet(
+            level = given("lowres_noise_cond", lowres_noise_level=noise_level)
+            vectors.append(self.noise_emb(level))
+        predicted: Tensor = self.unet(
             x,
             time,
             enable_time,
@@ -162,10 +199,12 @@ class Adapter(nn.Module):
             context=context,
             context_mask=context_mask,
         )
+        return predicted
 
 
-def must_be_given(option: str, **argument: object) -> None:
-    """Raise a ValueError for an `argument` that is left out though its `option` is on."""
-    for name, value in argument.items():
-        if value is None:
-            raise ValueError(f"`{name}` must be given, as `{option}` is True")
+def given(option: str, **argument: V | None) -> V:
+    """The one `argument`, or a ValueError where it is left out though its `option` is on."""
+    ((name, value),) = argument.items()
+    if value is None:
+        raise ValueError(f"`{name}` must be given, as `{option}` is True")
+    return value

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from make_a_video_pytorch.guidance import NullConditions, drop_conditions
-from make_a_video_pytorch.integrations.adapter import Adapter, must_be_given
+from make_a_video_pytorch.integrations.adapter import NO_SETTINGS, Adapter, given
 from make_a_video_pytorch.modules.multihead import CrossAttention
 from make_a_video_pytorch.ops.checks import at_least, typechecked
 from make_a_video_pytorch.unet.unet import SpaceTimeUnet
@@ -30,51 +32,91 @@ class SpaceTimeUnetForDalle2(Adapter, Unet):
     for classifier-free guidance is replaced by learned null conditions, at first zeros.
 
     Shapes: image (b channels h w) or video (b channels f h w) to (b channels_out [f] h w).
+
+    Args:
+        dim: features at full resolution.
+        channels: channels of the picture.
+        image_embed_dim: width of an image embedding.
+        text_embed_dim: features of a text's tokens.
+        cond_on_image_embeds: take image embeddings.
+        cond_on_text_encodings: take the tokens of a text.
+        lowres_cond: take pictures of low resolution.
+        lowres_noise_cond: take the noise level of those.
+        self_cond: take an earlier prediction.
+        max_text_len: tokens that are read of a text.
+        num_image_tokens: tokens that an image embedding makes.
+        unet: further arguments of SpaceTimeUnet.
+
+    Raises:
+        TypeError: if an argument is of a wrong type, unknown, or follows from the others.
+        ValueError: if a value is out of range, or a width is missing.
+
+    Example:
+        >>> unet = SpaceTimeUnetForDalle2(dim=4, dim_mult=(1,), self_attns=(False,),
+        ...     temporal_compression=(False,), resnet_block_depths=(1,), image_embed_dim=8)
+        >>> decoder = VideoDecoder(unet, image_size=8, timesteps=10)
+        >>> decoder(torch.rand(2, 3, 4, 8, 8), image_embed=torch.randn(2, 8)).shape  # the loss
+        torch.Size([])
     """
+
+    cond_on_image_embeds: bool
+    cond_on_text_encodings: bool
+    max_text_len: int
+    num_image_tokens: int
 
     @typechecked
     def __init__(
         self,
         *,
-        image_embed_dim: int | None = None,    # width of an image embedding
-        text_embed_dim: int | None = None,     # features of a text's tokens
-        cond_on_image_embeds: bool = False,    # take image embeddings
-        cond_on_text_encodings: bool = False,  # take the tokens of a text
-        lowres_cond: bool = False,             # take pictures of low resolution
-        lowres_noise_cond: bool = False,       # take the noise level of those
-        self_cond: bool = False,               # take an earlier prediction
-        max_text_len: int = 256,               # tokens that are read of a text
-        num_image_tokens: int = 4,             # tokens that an image embedding makes
-        **unet: object,                        # the arguments of SpaceTimeUnet
+        dim: int,
+        channels: int = 3,
+        image_embed_dim: int | None = None,
+        text_embed_dim: int | None = None,
+        cond_on_image_embeds: bool = False,
+        cond_on_text_encodings: bool = False,
+        lowres_cond: bool = False,
+        lowres_noise_cond: bool = False,
+        self_cond: bool = False,
+        max_text_len: int = 256,
+        num_image_tokens: int = 4,
+        **unet: object,
     ) -> None:
-        settings = {k: v for k, v in locals().items() if k not in ("self", "unet", "__class__")}
+        settings = {name: value for name, value in locals().items() if name not in NO_SETTINGS}
         at_least(1, max_text_len=max_text_len)
         at_least(0, num_image_tokens=num_image_tokens)
+        vector_dim, context_dim = 0, None
         if cond_on_image_embeds:
-            must_be_given("cond_on_image_embeds", image_embed_dim=image_embed_dim)
+            vector_dim = given("cond_on_image_embeds", image_embed_dim=image_embed_dim)
+            if num_image_tokens > 0:
+                context_dim = vector_dim if text_embed_dim is None else text_embed_dim
         if cond_on_text_encodings:
-            must_be_given("cond_on_text_encodings", text_embed_dim=text_embed_dim)
-        makes_tokens = cond_on_image_embeds and num_image_tokens > 0
-        context_dim = None
-        if cond_on_text_encodings or makes_tokens:
-            context_dim = image_embed_dim if text_embed_dim is None else text_embed_dim
+            context_dim = given("cond_on_text_encodings", text_embed_dim=text_embed_dim)
         super().__init__(
             settings,
             unet,
-            vector_dim=image_embed_dim if cond_on_image_embeds else 0,
+            dim=dim,
+            channels=channels,
+            vector_dim=vector_dim,
             noise_cond=lowres_noise_cond,
             context_dim=context_dim,
         )
         self.null_image = self.null_text = self.to_image_tokens = None
         if cond_on_image_embeds:
-            self.null_image = NullConditions(cond_dim=image_embed_dim)
-        if makes_tokens:
-            self.to_image_tokens = nn.Linear(image_embed_dim, num_image_tokens * context_dim)
+            self.null_image = NullConditions(cond_dim=vector_dim)
+            if context_dim is not None and num_image_tokens > 0:
+                self.to_image_tokens = nn.Linear(vector_dim, num_image_tokens * context_dim)
         if cond_on_text_encodings:
-            self.null_text = NullConditions(context_dim=text_embed_dim)
+            self.null_text = NullConditions(context_dim=context_dim)
 
     def take_over(self, old: SpaceTimeUnet | Adapter) -> None:
-        """Take the weights of `old`, a smaller one of its kind or the U-Net alone."""
+        """Take the weights of `old`, a smaller one of its kind or the U-Net alone.
+
+        Args:
+            old: what is trained.
+
+        Raises:
+            ValueError: if the predictions would be others.
+        """
         new_tokens = self.to_image_tokens is not None and not getattr(old, "to_image_tokens", None)
         attentions = (part for part in old.modules() if isinstance(part, CrossAttention))
         if new_tokens and any(part.to_out.weight.any() for part in attentions):
@@ -111,22 +153,25 @@ class SpaceTimeUnetForDalle2(Adapter, Unet):
             text_cond_drop_prob: the probability to leave out a sample's text.
             self_cond: an earlier prediction, of the shape of `x`; zeros if left out.
 
+        Returns:
+            The prediction (b channels_out [f] h w).
+
         Raises:
             ValueError: if a condition is missing or of another shape.
         """
-        vector, context, context_mask = None, [], []
+        vector: Tensor | None = None
+        context: list[Tensor] = []
+        context_mask: list[Tensor] = []
         if self.cond_on_image_embeds:
-            must_be_given("cond_on_image_embeds", image_embed=image_embed)
-            vector = drop_conditions(
-                image_cond_drop_prob, cond=image_embed.to(x.dtype), null=self.null_image
-            )["cond"]
+            embed = given("cond_on_image_embeds", image_embed=image_embed).to(x.dtype)
+            vector = drop_conditions(image_cond_drop_prob, cond=embed, null=self.null_image)["cond"]
         if self.to_image_tokens is not None:
             tokens = self.to_image_tokens(vector).unflatten(1, (self.num_image_tokens, -1))
             context.append(tokens)
             context_mask.append(tokens.new_ones(tokens.shape[:2], dtype=torch.bool))
         if self.cond_on_text_encodings:
-            must_be_given("cond_on_text_encodings", text_encodings=text_encodings)
-            tokens = text_encodings[:, : self.max_text_len].to(x.dtype)
+            tokens = given("cond_on_text_encodings", text_encodings=text_encodings)
+            tokens = tokens[:, : self.max_text_len].to(x.dtype)
             text = drop_conditions(
                 text_cond_drop_prob,
                 context=tokens,
@@ -145,3 +190,6 @@ class SpaceTimeUnetForDalle2(Adapter, Unet):
             lowres_cond_img=lowres_cond_img,
             noise_level=lowres_noise_level,
         )
+
+    if TYPE_CHECKING:
+        __call__ = forward

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypeVar
+
 import torch
 from torch import Tensor
 
-from make_a_video_pytorch.guidance import NullConditions, drop_conditions
-from make_a_video_pytorch.integrations.adapter import Adapter, must_be_given
+from make_a_video_pytorch.guidance import Conditions, NullConditions, drop_conditions
+from make_a_video_pytorch.integrations.adapter import NO_SETTINGS, Adapter, given
 from make_a_video_pytorch.ops.checks import at_least, typechecked
 
 try:
     from imagen_pytorch import Unet3D
 except ModuleNotFoundError as error:
     raise ImportError("this needs imagen-pytorch: pip install imagen-pytorch") from error
+
+__all__ = ["SpaceTimeUnetForImagen"]
+
+S = TypeVar("S", bound="SpaceTimeUnetForImagen")
 
 
 class SpaceTimeUnetForImagen(Adapter, Unet3D):
@@ -25,27 +31,56 @@ class SpaceTimeUnetForImagen(Adapter, Unet3D):
     conditions, at first zeros.
 
     Shapes: video (b channels f h w) to (b channels_out f h w); an image is a video of one frame.
+
+    Args:
+        dim: features at full resolution.
+        channels: channels of the picture.
+        text_embed_dim: features of a text's tokens.
+        cond_on_text: take the tokens of a text.
+        lowres_cond: take a video of low resolution and its noise level.
+        self_cond: take an earlier prediction.
+        max_text_len: tokens that are read of a text.
+        unet: further arguments of SpaceTimeUnet.
+
+    Raises:
+        TypeError: if an argument is of a wrong type, unknown, or follows from the others.
+        ValueError: if a value is out of range, or a width is missing.
+
+    Example:
+        >>> from imagen_pytorch import Imagen
+        >>> unet = SpaceTimeUnetForImagen(dim=4, dim_mult=(1,), self_attns=(False,),
+        ...     temporal_compression=(False,), resnet_block_depths=(1,))
+        >>> imagen = Imagen(unet, image_sizes=8, text_embed_dim=6, timesteps=10)
+        >>> imagen(torch.rand(2, 3, 4, 8, 8), text_embeds=torch.randn(2, 5, 6)).shape  # the loss
+        torch.Size([])
     """
+
+    cond_on_text: bool
+    max_text_len: int
 
     @typechecked
     def __init__(
         self,
         *,
-        text_embed_dim: int | None = None,  # features of a text's tokens
-        cond_on_text: bool = False,         # take the tokens of a text
-        lowres_cond: bool = False,          # take a video of low resolution and its noise level
-        self_cond: bool = False,            # take an earlier prediction
-        max_text_len: int = 256,            # tokens that are read of a text
-        **unet: object,                     # the arguments of SpaceTimeUnet
+        dim: int,
+        channels: int = 3,
+        text_embed_dim: int | None = None,
+        cond_on_text: bool = False,
+        lowres_cond: bool = False,
+        self_cond: bool = False,
+        max_text_len: int = 256,
+        **unet: object,
     ) -> None:
-        settings = {k: v for k, v in locals().items() if k not in ("self", "unet", "__class__")}
+        settings = {name: value for name, value in locals().items() if name not in NO_SETTINGS}
         at_least(1, max_text_len=max_text_len)
+        text_dim = None
         if cond_on_text:
-            must_be_given("cond_on_text", text_embed_dim=text_embed_dim)
-        text_dim = text_embed_dim if cond_on_text else None
+            text_dim = given("cond_on_text", text_embed_dim=text_embed_dim)
         super().__init__(
             settings,
             unet,
+            dim=dim,
+            channels=channels,
             vector_dim=text_dim or 0,
             noise_cond=lowres_cond,
             context_dim=text_dim,
@@ -54,16 +89,20 @@ class SpaceTimeUnetForImagen(Adapter, Unet3D):
         if cond_on_text:
             self.null_text = NullConditions(cond_dim=text_dim, context_dim=text_dim)
 
-    def cast_model_parameters(
-        self, *, text_embed_dim: int | None, **updates: object
-    ) -> SpaceTimeUnetForImagen:
+    def cast_model_parameters(self: S, **updates: object) -> S:
         """This U-Net with what the library needs of it, with the same predictions.
+
+        Args:
+            updates: the constructor's arguments that it needs.
+
+        Returns:
+            This one, where it has them already, or a larger one.
 
         Raises:
             ValueError: if the predictions would be others, as without a condition.
         """
-        if text_embed_dim is not None:  # it is None where there is no text
-            updates["text_embed_dim"] = text_embed_dim
+        if updates.get("text_embed_dim") is None:  # where there is no text
+            updates.pop("text_embed_dim", None)
         return super().cast_model_parameters(**updates)
 
     def forward(
@@ -96,6 +135,9 @@ class SpaceTimeUnetForImagen(Adapter, Unet3D):
             cond_drop_prob: the probability to leave out a sample's text.
             ignore_time: take the frames for images.
 
+        Returns:
+            The prediction (b channels_out f h w).
+
         Raises:
             NotImplementedError: for further pictures or frames to condition on.
             ValueError: if a condition is missing or of another shape.
@@ -107,10 +149,10 @@ class SpaceTimeUnetForImagen(Adapter, Unet3D):
         }.items():
             if value is not None:
                 raise NotImplementedError(f"`{name}` must be left out: this U-Net cannot take it")
-        text = {"cond": None, "context": None, "context_mask": None}
+        text: Conditions = {}
         if self.cond_on_text:
-            must_be_given("cond_on_text", text_embeds=text_embeds)
-            tokens = text_embeds[:, : self.max_text_len].to(x.dtype)
+            tokens = given("cond_on_text", text_embeds=text_embeds)
+            tokens = tokens[:, : self.max_text_len].to(x.dtype)
             if text_mask is None:
                 text_mask = tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
             text_mask = text_mask[:, : self.max_text_len]
@@ -126,10 +168,13 @@ class SpaceTimeUnetForImagen(Adapter, Unet3D):
             x,
             time,
             not ignore_time,
-            vector=text["cond"],
-            context=text["context"],
-            context_mask=text["context_mask"],
+            vector=text.get("cond"),
+            context=text.get("context"),
+            context_mask=text.get("context_mask"),
             self_cond=self_cond,
             lowres_cond_img=lowres_cond_img,
             noise_level=lowres_noise_times,
         )
+
+    if TYPE_CHECKING:
+        __call__ = forward

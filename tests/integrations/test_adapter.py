@@ -9,9 +9,20 @@ from tests.integrations.small import UNET, trained
 
 
 class Adapted(Adapter):
-    def __init__(self, *, vector=None, noise=False, lowres_cond=False, self_cond=False, **unet):
+    def __init__(
+        self,
+        *,
+        dim,
+        channels=3,
+        vector=None,
+        noise=False,
+        lowres_cond=False,
+        self_cond=False,
+        **unet,
+    ):
         settings = dict(vector=vector, noise=noise, lowres_cond=lowres_cond, self_cond=self_cond)
-        super().__init__(settings, unet, vector_dim=vector or 0, noise_cond=noise, context_dim=None)
+        sizes = dict(dim=dim, channels=channels, vector_dim=vector or 0, context_dim=None)
+        super().__init__(settings, unet, noise_cond=noise, **sizes)
 
     def forward(self, x, time, **given):
         names = ("vector", "context", "context_mask", "self_cond", "lowres_cond_img", "noise_level")

@@ -204,3 +204,8 @@ def test_guidance_goes_beyond_the_condition(image_embed):
     null = model(x, time, image_embed=image_embed, image_cond_drop_prob=1.0)
     out = model.forward_with_cond_scale(x, time, image_embed=image_embed, cond_scale=3.0)
     assert torch.allclose(out, null + 3 * (conditioned - null), atol=1e-5)
+
+
+def test_a_width_that_is_left_out_is_named():
+    with pytest.raises(TypeError, match="'dim'"):
+        SpaceTimeUnetForDalle2(lowres_cond=True, lowres_noise_cond=True)
