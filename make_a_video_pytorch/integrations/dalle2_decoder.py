@@ -6,9 +6,9 @@ from copy import copy
 from typing import overload
 
 import torch
-from dalle2_pytorch import Decoder, Unet
+from dalle2_pytorch import Decoder
 from dalle2_pytorch.vqgan_vae import NullVQGanVAE
-from torch import Tensor
+from torch import Tensor, nn
 
 from make_a_video_pytorch.integrations.adapter import Adapter
 from make_a_video_pytorch.ops.checks import at_least
@@ -153,8 +153,8 @@ class VideoDecoder(Decoder):
         return video
 
     def p_losses(
-        self, unet: Unet, x_start: Tensor, *args: object, lowres_cond_img: Tensor | None = None,
-        **arguments: object,
+        self, unet: nn.Module, x_start: Tensor, *args: object,
+        lowres_cond_img: Tensor | None = None, **arguments: object,
     ) -> Tensor:
         """The loss of `Decoder`, on a video where one is carried."""
         lowres, x_start = self.video(lowres_cond_img), self.video(x_start)
@@ -162,8 +162,8 @@ class VideoDecoder(Decoder):
         return loss
 
     def p_sample_loop(
-        self, unet: Unet, shape: tuple[int, ...], *, lowres_cond_img: Tensor | None = None,
-        **arguments: object,
+        self, unet: nn.Module, shape: tuple[int, ...], *,
+        lowres_cond_img: Tensor | None = None, **arguments: object,
     ) -> Tensor:
         """The denoising loop of `Decoder`, over a video where one is carried."""
         if self.frames is not None:
