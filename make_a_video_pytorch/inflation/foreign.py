@@ -54,7 +54,7 @@ WRAPPERS = {
         "_checkpoint_wrapped_module",
 }  # fmt: skip
 
-WRAPPED = frozenset(WRAPPERS.values())
+WRAPPED = tuple(WRAPPERS.values())  # torch 2.6 cannot compile a set of them
 
 # What the last projection of an attention module is called.
 PROJECTIONS = ("to_out", "proj_out", "out_proj", "proj")
@@ -76,7 +76,8 @@ def is_known_attention(module: nn.Module) -> bool:
 
 def wrapped_in(module: nn.Module) -> nn.Module | None:
     """What `module` is wrapped around, if it is a known wrapper."""
-    if WRAPPED.isdisjoint(module._modules):  # as nearly all, at each call
+    children = module._modules
+    if not any(name in children for name in WRAPPED):  # as nearly all, at each call
         return None
     for path in paths_of(module) & WRAPPERS.keys():
         return module._modules.get(WRAPPERS[path])

@@ -211,7 +211,7 @@ def run_temporal_part(module: nn.Module, args: tuple[object, ...], *rest: object
     inputs = args
     for named in kwargs:
         inputs += tuple(named.values()) if isinstance(named, dict) else ()
-    clip: Clip = vars(module)[CLIP]
+    clip: Clip = module.__dict__[CLIP]
     return part(out, inputs, clip.current())
 
 
@@ -228,5 +228,6 @@ def is_attached(module: nn.Module | None, part: nn.Module, clip: Clip) -> bool:
 
 def part_of(module: nn.Module) -> nn.Module | None:
     """What runs after `module`, if it is inflated."""
-    part: nn.Module | None = vars(module).get(PART)  # and not that of what it passes attributes of
+    # not what it passes on of another module; and torch 2.6 cannot compile `vars`
+    part: nn.Module | None = module.__dict__.get(PART)
     return part
