@@ -1,5 +1,6 @@
 """Image diffusion models made into video diffusion models: Make-A-Video's modules in PyTorch."""
 
+from make_a_video_pytorch import guidance, recipes
 from make_a_video_pytorch.inflation.folding import per_frame
 from make_a_video_pytorch.inflation.inflate import deflate, inflate
 from make_a_video_pytorch.inflation.inflated import InflatedModel
@@ -7,6 +8,7 @@ from make_a_video_pytorch.modules.attention import SpatioTemporalAttention, chun
 from make_a_video_pytorch.modules.conv import PseudoConv3d
 from make_a_video_pytorch.modules.resample import Downsample, Upsample
 from make_a_video_pytorch.modules.resnet import ResnetBlock
+from make_a_video_pytorch.modules.timestep import TimestepEmbedding
 from make_a_video_pytorch.ops.parameters import spatial_parameters, temporal_parameters
 from make_a_video_pytorch.unet.unet import SpaceTimeUnet
 
@@ -17,11 +19,14 @@ __all__ = [
     "ResnetBlock",
     "SpaceTimeUnet",
     "SpatioTemporalAttention",
+    "TimestepEmbedding",
     "Upsample",
     "chunk_attention",
     "deflate",
+    "guidance",
     "inflate",
     "per_frame",
+    "recipes",
     "spatial_parameters",
     "temporal_parameters",
 ]

@@ -5,26 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from make_a_video_pytorch.modules.timestep import NumberEmbedding, TimestepEmbedding
 from make_a_video_pytorch.ops.checks import at_least, is_one_of, must_be_taken, must_be_tensor
 from make_a_video_pytorch.ops.decision import Temporal, hide
 from make_a_video_pytorch.ops.parameters import acts_across_frames, zero_init
 from make_a_video_pytorch.ops.positions import SinusoidalPosEmb
-
-
-class NumberCond(nn.Sequential):
-    """Sinusoids, a projection of them in `dtype`, and what may follow: (n) -> (n emb_dim)."""
-
-    def forward(self, numbers: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        sinusoid, *layers = self
-        emb = sinusoid(numbers)
-        emb = emb if dtype is None else emb.to(dtype)
-        for layer in layers:
-            emb = layer(emb)
-        return emb
-
-    def start_as_identity(self) -> None:
-        """Make the embedding zero."""
-        zero_init(self[1])
 
 
 class Conditioned(nn.Module):
@@ -51,14 +36,12 @@ class Conditioned(nn.Module):
         if condition_on_timestep or cond_dim is not None or condition_on_fps:
             self.emb_dim = dim * 4
         if condition_on_timestep:
-            self.to_timestep_cond = NumberCond(
-                SinusoidalPosEmb(dim), nn.Linear(dim, self.emb_dim), nn.SiLU()
-            )
+            self.to_timestep_cond = TimestepEmbedding(dim, self.emb_dim)
         if cond_dim is not None:
             at_least(1, cond_dim=cond_dim)
             self.to_cond = zero_init(nn.Linear(cond_dim, self.emb_dim, bias=False))
         if condition_on_fps:
-            self.to_fps_cond = NumberCond(
+            self.to_fps_cond = NumberEmbedding(
                 SinusoidalPosEmb(dim), zero_init(nn.Linear(dim, self.emb_dim))
             )
         acts_across_frames(self, "to_fps_cond")
@@ -87,8 +70,8 @@ class Conditioned(nn.Module):
             timestep = as_numbers("timestep", timestep, video.device, batch, frames)
             if timestep.ndim == 2 and temporal.real is not None:
                 timestep = timestep.masked_fill(~temporal.real, 0)
-            emb = self.to_timestep_cond(timestep.flatten(), video.dtype)
-            emb = emb.unflatten(0, timestep.shape).expand(batch, *timestep.shape[1:], -1)
+            emb = self.to_timestep_cond(timestep, video.dtype)
+            emb = emb.expand(batch, *timestep.shape[1:], -1)
         must_be_tensor(cond=cond)
         if cond is not None:
             expected = (batch, self.cond_dim)
