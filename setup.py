@@ -31,6 +31,7 @@ setup(
     extras_require={
         "examples": examples,
         "bench": ["diffusers>=0.30", "matplotlib>=3.8"],
+        "docs": ["furo>=2024.8", "myst-parser>=4", "sphinx>=8"],
         "integrations": integrations,
         "test": [*examples, "hypothesis>=6.100", "pytest>=8", "ruff>=0.8", "setuptools>=77"],
         "test-integrations": [*integrations, *inflated, *wrapped, "pytest>=8"],

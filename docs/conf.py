@@ -1,0 +1,25 @@
+"""The site: `sphinx-build -W docs docs/_build`."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+project = "make-a-video-pytorch"
+release = re.search(r'version="(.*?)"', (ROOT / "setup.py").read_text())[1]
+html_title = f"{project} {release}"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+myst_heading_anchors = 3
+default_role = "code"  # what stands between single backticks in a docstring
+
+# The integrations' classes are documented where their libraries are not installed.
+autodoc_mock_imports = ["dalle2_pytorch", "imagen_pytorch"]
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+python_maximum_signature_line_length = 88
+
+html_theme = "furo"
+html_copy_source = False
+html_show_copyright = False
