@@ -5,18 +5,17 @@ import pytest
 from tests.integrations.small import missing
 from tests.pages import PAGES, blocks_of, run
 
-
-def cases():
-    for page in PAGES:
-        for index, block in enumerate(blocks_of(page)):
-            if block.needs:
-                name = f"{page}-{'-'.join(sorted(block.needs))}-{index}"
-                yield pytest.param(page, index, id=name)
+CASES = [
+    pytest.param(page, index, id=f"{page}-{'-'.join(sorted(block.needs))}-{index}")
+    for page in PAGES
+    for index, block in enumerate(blocks_of(page))
+    if block.needs
+]
 
 
 @pytest.mark.filterwarnings("ignore:.*GradScaler:FutureWarning")  # imagen-pytorch's own
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning")  # torch's
-@pytest.mark.parametrize(("page", "index"), cases())
+@pytest.mark.parametrize(("page", "index"), CASES)
 def test_a_block_runs_after_those_before_it(page, index, tmp_path, monkeypatch):
     blocks = blocks_of(page)
     block = blocks[index]
