@@ -23,3 +23,5 @@ python_maximum_signature_line_length = 88
 html_theme = "furo"
 html_copy_source = False
 html_show_copyright = False
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
