@@ -12,6 +12,7 @@ html_title = f"{project} {release}"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
+smartquotes = False
 default_role = "code"  # what stands between single backticks in a docstring
 
 # The integrations' classes are documented where their libraries are not installed.
@@ -21,7 +22,6 @@ autodoc_typehints = "signature"
 python_maximum_signature_line_length = 88
 
 html_theme = "furo"
-html_copy_source = False
 html_show_copyright = False
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
