@@ -2,17 +2,19 @@
 
 Both kinds are called as `clips(count, frames, generator)` and give (count, channels, frames,
 size, size) in [-1, 1], and a vector (count, cond_dim) for each that says what it shows, if that
-is known.
+is known. `write_videos` writes what a model has made of them.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import av
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Generator, Tensor
 
@@ -144,3 +146,26 @@ def open_clips(
     if data == "digits":
         return MovingDigits(size, held_out)
     return VideoFiles(Path(data), size, frames, held_out)
+
+
+def write_videos(videos: Tensor, out: Path) -> None:
+    """Write `samples.gif` and the contact sheet `samples.png`: a row a video, a column a frame."""
+    enlarge = max(64 // videos.shape[-1], 1)
+    pixels = ((videos + 1) * 127.5).round().byte().movedim(1, -1)  # b f h w c
+    pixels = pixels.repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
+    pixels = F.pad(pixels, (0, 0, 1, 1, 1, 1), value=64)  # a thin frame around each picture
+
+    def image(array: Tensor) -> Image.Image:
+        return Image.fromarray(array.squeeze(-1).numpy())
+
+    image(torch.cat([torch.cat(list(video), 1) for video in pixels], 0)).save(out / "samples.png")
+    columns = math.ceil(math.sqrt(len(pixels)))
+    spare = -len(pixels) % columns
+    filled = torch.cat((pixels, pixels.new_zeros(spare, *pixels.shape[1:])))
+    moments = [
+        image(torch.cat([torch.cat(list(row), 1) for row in frame.split(columns)], 0))
+        for frame in filled.unbind(1)
+    ]
+    moments[0].save(
+        out / "samples.gif", save_all=True, append_images=moments[1:], duration=125, loop=0
+    )

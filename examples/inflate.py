@@ -12,53 +12,31 @@ from __future__ import annotations
 import argparse
 import sys
 from functools import partial
-from pathlib import Path
 
 import torch
-from clips import DataError, MovingDigits
+from clips import DataError, MovingDigits, write_videos
+from command_line import Parser, add_shared_options, make_folder, positive
 from diffusers import DDPMScheduler, UNet2DModel
+from diffusion import SCHEDULE, averaged, diffusion_loss, fit, sample
 from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 from torch.optim import AdamW
-from tqdm import tqdm
-from train import (
-    SCHEDULE,
-    Parser,
-    averaged,
-    device,
-    diffusion_loss,
-    learning_rate,
-    make_folder,
-    positive,
-    sample,
-    write_videos,
-)
 
 from make_a_video_pytorch import inflate, spatial_parameters, temporal_parameters
 
 
 def parser() -> Parser:
     """The command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     add = parser.add_argument
-    add("--out", type=Path, default=Path("runs/inflate"), help="folder for the results")
     add("--frames", type=positive, default=8, help="frames in a clip")
     add("--steps-images", type=positive, default=800, help="training steps on images")
     add("--steps-video", type=positive, default=400, help="training steps on clips")
     add("--batch-images", type=positive, default=64, help="images in a step")
     add("--batch-video", type=positive, default=8, help="clips in a step")
-    add("--lr", type=float, default=2e-3, help="highest learning rate")
-    add("--clips", type=positive, default=10, help="images and videos to sample")
-    add(
-        "--sampling-steps",
-        type=positive,
-        choices=range(1, SCHEDULE["num_train_timesteps"] + 1),
-        metavar="STEPS",
-        default=40,
-        help="denoising steps of a sample",
+    add_shared_options(
+        parser, out="runs/inflate", clips=10, clips_help="images and videos to sample"
     )
-    add("--seed", type=int, default=0, help="of weights, data and noise")
-    add("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     return parser
 
 
@@ -100,21 +78,18 @@ def train(
     ema = averaged(unet)
     optimizer = AdamW(parameters, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     scheduler = DDPMScheduler(**SCHEDULE)
-    with tqdm(range(steps), desc="images" if frames == 1 else "video", unit="step") as bar:
-        for step in bar:
-            generator = Generator().manual_seed(args.seed * 1_000_003 + step)
-            x, names = clips(batch, frames, generator)
-            x = x.squeeze(2) if frames == 1 else x
-            model = partial(velocity, unet, names.argmax(-1).to(args.device))
-            loss = diffusion_loss(model, scheduler, x, generator, args.device)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, steps, args.lr)
-            optimizer.step()
-            ema.update_parameters(unet)
-            bar.set_postfix(loss=f"{loss.item():.4f}")
+
+    def loss_of(generator: Generator) -> Tensor:
+        x, names = clips(batch, frames, generator)
+        x = x.squeeze(2) if frames == 1 else x
+        model = partial(velocity, unet, names.argmax(-1).to(args.device))
+        return diffusion_loss(model, scheduler, x, generator, args.device)
+
+    phase = "images" if frames == 1 else "video"
+    fit(
+        unet, ema, optimizer, loss_of,
+        phase=phase, steps=range(steps), lr=args.lr, seed=args.seed,
+    )  # fmt: skip
     return ema.module
 
 

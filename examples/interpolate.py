@@ -20,26 +20,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from clips import DataError, open_clips
+from clips import DataError, open_clips, write_videos
+from command_line import Parser, add_shared_options, make_folder, positive
 from diffusers import DDPMScheduler
+from diffusion import SCHEDULE, averaged, diffusion_loss, fit, optimizer_for, sample
 from safetensors.torch import load_file
 from torch import Generator, Tensor
-from tqdm import tqdm
-from train import (
-    SCHEDULE,
-    Parser,
-    averaged,
-    build_unet,
-    device,
-    diffusion_loss,
-    last_checkpoint,
-    learning_rate,
-    make_folder,
-    optimizer_for,
-    positive,
-    sample,
-    write_videos,
-)
+from train import build_unet, last_checkpoint
 
 from make_a_video_pytorch import SpaceTimeUnet
 from make_a_video_pytorch.recipes import at, kept_frames
@@ -47,25 +34,21 @@ from make_a_video_pytorch.recipes import at, kept_frames
 
 def parser() -> Parser:
     """The command line."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--unet", type=Path, default=Path("runs/train"), help="a checkpoint, or a run's folder")
-    add("--out", type=Path, default=Path("runs/interpolate"), help="folder for the results")
     add("--keep", type=int, nargs="+", default=[0, -1], help="frames to keep; -1 is the last")
     add("--steps", type=positive, default=1200, help="training steps")
     add("--batch", type=positive, default=4, help="clips in a step")
-    add("--lr", type=float, default=2e-3, help="highest learning rate")
-    add("--clips", type=positive, default=64, help="held-out clips to fill in")
-    add(
-        "--sampling-steps",
-        type=positive,
-        choices=range(1, SCHEDULE["num_train_timesteps"] + 1),
-        metavar="STEPS",
-        default=1,
-        help="denoising steps; one gives the mean of what may have been, more give a sample of it",
+    add_shared_options(
+        parser,
+        out="runs/interpolate",
+        clips=64,
+        clips_help="held-out clips to fill in",
+        sampling_steps=1,
+        sampling_steps_help="denoising steps; one gives the mean of what may have been, more give "
+        "a sample of it",
     )
-    add("--seed", type=int, default=0, help="of data and noise")
-    add("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     return parser
 
 
@@ -96,23 +79,19 @@ def train(
     ema, optimizer = averaged(unet), optimizer_for(unet)
     scheduler = DDPMScheduler(**SCHEDULE)
     kept = at(frames, args.keep)
-    with tqdm(range(args.steps), desc="interpolation", unit="step") as bar:
-        for step in bar:
-            generator = Generator().manual_seed(args.seed * 1_000_003 + step)
-            clip, _ = clips(args.batch, frames, generator)
-            model = partial(unet, cond_images=kept_frames(clip, kept).to(args.device))
-            uniform = torch.rand(args.batch, generator=generator)
-            noisy = ((1 - uniform**2) * scheduler.config.num_train_timesteps).long()
-            noisy = noisy.clamp(max=scheduler.config.num_train_timesteps - 1)
-            loss = diffusion_loss(model, scheduler, clip, generator, args.device, noisy)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, args.steps, args.lr * group["speed"])
-            optimizer.step()
-            ema.update_parameters(unet)
-            bar.set_postfix(loss=f"{loss.item():.4f}")
+
+    def loss_of(generator: Generator) -> Tensor:
+        clip, _ = clips(args.batch, frames, generator)
+        model = partial(unet, cond_images=kept_frames(clip, kept).to(args.device))
+        uniform = torch.rand(args.batch, generator=generator)
+        noisy = ((1 - uniform**2) * scheduler.config.num_train_timesteps).long()
+        noisy = noisy.clamp(max=scheduler.config.num_train_timesteps - 1)
+        return diffusion_loss(model, scheduler, clip, generator, args.device, noisy)
+
+    fit(
+        unet, ema, optimizer, loss_of,
+        phase="interpolation", steps=range(args.steps), lr=args.lr, seed=args.seed,
+    )  # fmt: skip
     return ema.module
 
 

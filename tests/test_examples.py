@@ -24,6 +24,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 clips = pytest.importorskip("clips")
+diffusion = pytest.importorskip("diffusion")
 train = pytest.importorskip("train")
 interpolate = pytest.importorskip("interpolate")
 inflating = pytest.importorskip("inflate")
@@ -255,7 +256,7 @@ def test_it_trains_on_a_video_file(tmp_path):
 
 
 def test_the_frames_of_a_video_share_noise_and_each_is_standard_normal():
-    noise = train.noise_of((64, 1, 3, 16, 16), torch.Generator().manual_seed(0))
+    noise = diffusion.noise_of((64, 1, 3, 16, 16), torch.Generator().manual_seed(0))
     frames = noise.transpose(0, 2).flatten(1)
     torch.testing.assert_close(
         frames @ frames.T / frames.shape[1], 0.8 + 0.2 * torch.eye(3), rtol=0, atol=0.03
@@ -264,7 +265,7 @@ def test_the_frames_of_a_video_share_noise_and_each_is_standard_normal():
 
 def test_weight_decay_spares_norms_biases_and_temporal_parts():
     unet = SpaceTimeUnet(dim=4)
-    groups = train.optimizer_for(unet).param_groups
+    groups = diffusion.optimizer_for(unet).param_groups
     names = dict(map(reversed, unet.named_parameters()))
     (decayed,) = [group for group in groups if group["weight_decay"] > 0]
     for parameter in decayed["params"]:
