@@ -11,12 +11,20 @@ from clips import DataError
 from diffusion import SCHEDULE
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """The description as it is written, and each option's default if it has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser whose help shows the defaults, and whose errors are one line."""
 
     def __init__(self, description: str | None) -> None:
-        formatter = argparse.RawDescriptionHelpFormatter
-        super().__init__(description=description, formatter_class=formatter)
+        super().__init__(description=description, formatter_class=HelpFormatter)
 
     def error(self, message: str) -> NoReturn:
         """Print `message` and leave with code 2."""

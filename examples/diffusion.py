@@ -104,8 +104,9 @@ def fit(
 ) -> list[float]:
     """Train `unet` and average it in `ema`; return the losses.
 
-    Of the phase's `steps`, those before number `first` were taken earlier. A parameter group
-    learns at `lr` times its `speed` at most. `after_step` is told how many steps are taken.
+    Of the `steps`, those before number `first` were taken earlier. The learning rate is at most
+    `lr`, times the `speed` of a parameter group that has one. `after_step` is told how many steps
+    are taken.
     """
     taken = min(max(first - steps.start, 0), len(steps))
     losses = []

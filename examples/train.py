@@ -45,17 +45,17 @@ def parser() -> Parser:
     add("--size", type=positive, default=12, help="height and width in pixels")
     add("--dim", type=positive, default=32, help="features of the U-Net at full resolution")
     add("--steps-images", type=positive_or_zero, default=700, help="training steps on images")
-    add(
-        "--steps-video",
-        type=positive_or_zero,
-        default=500,
-        help="training steps on clips, at half the learning rate",
-    )
+    add("--steps-video", type=positive_or_zero, default=500, help="steps on clips, at half of --lr")
     add("--batch-images", type=positive, default=64, help="images in a step")
     add("--batch-video", type=positive, default=8, help="clips in a step")
     add("--save-every", type=positive, default=100, help="steps between checkpoints")
-    add("--resume", action="store_true", help="go on from the last checkpoint in --out")
-    add("--sample", type=Path, metavar="PATH", help="only sample: a checkpoint, or a run's folder")
+    add("--resume", action="store_true", help="go on from the last checkpoint in --out, as before")
+    add(
+        "--sample",
+        type=Path,
+        metavar="PATH",
+        help="only sample: a checkpoint, or a run's folder; its options are then the defaults",
+    )
     add("--guidance", type=float, default=2.0, help="how closely samples follow a digit's name")
     add_shared_options(parser, out="runs/train", clips=10, clips_help="videos to sample")
     return parser

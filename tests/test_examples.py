@@ -143,6 +143,29 @@ def test_what_is_held_out_is_never_trained_on(tmp_path):
         clips.VideoFiles(write_video(tmp_path / "short.mp4", frames=5), 8, 4, held_out=True)
 
 
+# The command lines
+
+
+@pytest.mark.parametrize("script", [train, interpolate, inflating], ids=lambda s: s.__name__)
+def test_help_shows_the_default_of_each_option_that_has_one(script, capsys):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        script.main(["--help"])
+    shown = capsys.readouterr().out
+    assert script.__doc__.strip() in shown  # as it is written
+    _, *options = re.split(r"\n  --(?=[a-z])", shown)
+    defaults = {}
+    for option in options:
+        name = re.match("[a-z-]+", option)[0].replace("-", "_")
+        # a long help is wrapped
+        default = re.search(r"\(default: (.+)\)$", " ".join(option.split()))
+        defaults[name] = default[1] if default else None
+    used = vars(script.parser().parse_args([]))
+    # what is off unless it is asked for has no default to show
+    off = {"resume": False, "sample": None} if script is train else {}
+    assert {name: used.pop(name) for name in off} == off
+    assert defaults == {name: str(value) for name, value in used.items()} | dict.fromkeys(off)
+
+
 # Training
 
 
