@@ -18,7 +18,10 @@ FLOORS = [
             "parameters",
             "layout",
             "decision",
-            "gradients",
+            "gradients.by_hand",
+            "gradients.convolution",
+            "gradients.norm",
+            "gradients.attention",
             "norm",
             "positions",
             "attend",
@@ -88,15 +91,15 @@ def test_files_import_from_lower_floors_only(path):
 def test_the_rule_of_the_house():
     assert may_import("modules.conv", "ops.layout")
     assert may_import("unet.unet", "modules.resnet")
-    assert may_import("ops.norm", "ops.gradients")
-    assert not may_import("ops.gradients", "ops.norm")
+    assert may_import("ops.norm", "ops.gradients.norm")
+    assert not may_import("ops.gradients.norm", "ops.norm")
     assert not may_import("ops.layout", "modules.conv")
     assert not may_import("unet.unet", "inflation.temporal")
     assert not may_import("inflation.temporal", "unet.unet")
 
 
 def test_every_file_has_a_place_and_a_test():
-    folders = {f"{room}.__init__" for rooms in FLOORS for room in rooms if room not in ("", "top")}
+    folders = {f"{place.rpartition('.')[0]}.__init__" for place in PLACES if "." in place}
     assert {name_of(path) for path in FILES} == set(PLACES) | folders
     for path in FILES:
         folder = Path(__file__).parent / path.relative_to(PACKAGE).parent

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from make_a_video_pytorch.ops.checks import at_least, typechecked
 from make_a_video_pytorch.ops.decision import Temporal, decide, video_of
-from make_a_video_pytorch.ops.gradients import conv_over_frames
+from make_a_video_pytorch.ops.gradients.convolution import conv_over_frames
 from make_a_video_pytorch.ops.layout import (
     as_given,
     fold_frames,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from make_a_video_pytorch.modules.conv import PseudoConv3d
 from make_a_video_pytorch.ops.checks import at_least, is_one_of, must_be_floating, typechecked
 from make_a_video_pytorch.ops.decision import Temporal, as_video
-from make_a_video_pytorch.ops.gradients import by_hand
+from make_a_video_pytorch.ops.gradients.by_hand import by_hand
 from make_a_video_pytorch.ops.layout import as_given
 from make_a_video_pytorch.ops.norm import RMSNorm
 from make_a_video_pytorch.ops.torch_internals import is_plain

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from make_a_video_pytorch.ops.checks import at_least, typechecked
-from make_a_video_pytorch.ops.gradients import attention_with_bias
+from make_a_video_pytorch.ops.gradients.attention import attention_with_bias
 from make_a_video_pytorch.ops.torch_internals import is_in_forward_mode
 
 # A CUDA grid has at most this many blocks in the dimensions that the fused kernels give to the

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from make_a_video_pytorch.ops.checks import at_least, typechecked
-from make_a_video_pytorch.ops.gradients import rms_norm
+from make_a_video_pytorch.ops.gradients.norm import rms_norm
 
 
 class RMSNorm(nn.Module):

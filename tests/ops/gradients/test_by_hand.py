@@ -4,90 +4,20 @@ from itertools import product
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
-from make_a_video_pytorch.ops import gradients
-from make_a_video_pytorch.ops.gradients import attention_with_bias, conv_over_frames, rms_norm
+from make_a_video_pytorch.ops.gradients.attention import attention_with_bias
+from make_a_video_pytorch.ops.gradients.norm import rms_norm
+from tests.ops.gradients.cases import CASES, is_by_hand, plain, randn
 
-
-def randn(*shape, dtype=torch.float64):
-    return torch.randn(shape, dtype=dtype, requires_grad=True)
-
-
-def conv(taps, padding, frames=4, batch=2):
-    tensors = randn(batch, 3, frames, 5), randn(2, 3, taps, 1), randn(2)
-    return lambda x, w, b: conv_over_frames(x, w, b, padding), tensors
-
-
-def norm(scaled, frames=3, pixels=(2, 1), silu=True):
-    tensors = [randn(2, 3, *pixels, 5), randn(5)]
-    if scaled:
-        tensors += [randn(2, frames, 1, 1, 5), randn(2, frames, 1, 1, 5)]
-    return lambda x, g, *s: rms_norm(x, g, 1e-12, *s, silu=silu), tuple(tensors)
-
-
-def attention(samples):
-    tensors = randn(3, 2, 4, 3), randn(3, 2, 7, 3), randn(3, 2, 7, 3), randn(samples, 2, 4, 7)
-    return attention_with_bias, tensors
-
-
-def norm_of(x, scale):
-    tensors = randn(*x), randn(x[-1]), randn(*scale), randn(*scale)
-    return lambda x, g, *s: rms_norm(x, g, 1e-12, *s, silu=True), tensors
-
-
-CASES = {
-    "conv": conv(3, 1),
-    "conv-even": conv(2, 1),
-    "conv-padded-before": conv(4, 0, frames=7),
-    "conv-of-fewer-frames": conv(5, 1),
-    "conv-longer-than-the-clip": conv(9, 4, frames=2),
-    "conv-mostly-padding": conv(9, 8, frames=1),
-    "conv-one-tap": conv(1, 0),
-    "conv-one-sample": conv(5, 2, batch=1),
-    "norm": norm(False),
-    "norm-alone": norm(False, silu=False),
-    "norm-alone-scaled": norm(True, silu=False),
-    "norm-scaled": norm(True),
-    "norm-scaled-as-one": norm(True, frames=1),
-    "norm-scaled-one-pixel": norm(True, pixels=(1, 1)),
-    "norm-image": (
-        lambda x, g: rms_norm(x, g, 1e-12, silu=True),
-        (randn(2, 3, 4, 5), randn(5)),
-    ),
-    "norm-image-scaled": norm_of((2, 3, 4, 5), (2, 1, 1, 5)),
-    "norm-image-scaled-as-one": norm_of((2, 3, 4, 5), (1, 1, 5)),
-    "norm-scaled-everywhere": norm_of((2, 3, 4, 5), (2, 3, 4, 5)),
-    "attention": attention(1),
-    "attention-a-bias-each": attention(3),
-}
 cases = pytest.mark.parametrize(("function", "tensors"), CASES.values(), ids=CASES)
 
 
-@pytest.fixture
-def plain(monkeypatch):
-    """Run a function as torch differentiates it."""
-
-    def run(function, *tensors):
-        with monkeypatch.context() as patch:
-            patch.setattr(gradients, "by_hand", lambda *tensors: False)
-            return function(*tensors)
-
-    return run
-
-
-def by_hand(out):
-    return type(out.grad_fn).__name__ in {
-        "ConvOverFramesBackward", "FusedRMSNormBackward", "AttentionWithBiasBackward"
-    }  # fmt: skip
-
-
 @cases
-def test_it_is_what_torch_gives(function, tensors, plain):
+def test_it_is_what_torch_gives(function, tensors):
     out, expected = function(*tensors), plain(function, *tensors)
-    assert by_hand(out)
-    assert not by_hand(expected)
+    assert is_by_hand(out)
+    assert not is_by_hand(expected)
     torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
     grad = torch.randn_like(out)
     for ours, theirs in zip(
@@ -116,7 +46,7 @@ def test_hooks_run_once(function, tensors, create_graph):
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
-def test_inputs_made_of_each_other(create_graph, plain):
+def test_inputs_made_of_each_other(create_graph):
     x, bias = randn(3, 2, 4, 3), randn(1, 2, 4, 4)
     row, gamma = randn(2, 3, 1, 1, 5), randn(5)
     functions = {
@@ -127,12 +57,6 @@ def test_inputs_made_of_each_other(create_graph, plain):
         grad = torch.autograd.grad(function(tensor).sum(), tensor, create_graph=create_graph)[0]
         expected = torch.autograd.grad(plain(function, tensor).sum(), tensor)[0]
         torch.testing.assert_close(grad, expected, rtol=1e-9, atol=1e-9)
-
-
-def test_a_batch_of_none():
-    tensors = randn(0, 2, 4, 3), randn(0, 2, 7, 3), randn(0, 2, 7, 3), randn(1, 2, 4, 7)
-    attention_with_bias(*tensors).sum().backward()
-    assert tensors[0].grad.shape == (0, 2, 4, 3)
 
 
 @cases
@@ -147,7 +71,7 @@ def test_what_is_frozen_gets_no_gradient(function, tensors):
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # torch's
 @cases
-def test_transforms(function, tensors, plain):
+def test_transforms(function, tensors):
     """Per-sample gradients and tangents, which other ways through torch take."""
 
     def loss(*tensors):
@@ -169,7 +93,7 @@ def test_transforms(function, tensors, plain):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # it scripts its own decompositions
 @pytest.mark.parametrize("name", ["conv", "norm", "norm-scaled"])
-def test_tangents(name, plain):
+def test_tangents(name):
     function, tensors = CASES[name]
     tensors = tuple(t.detach() for t in tensors)
     tangents = tuple(map(torch.randn_like, tensors))
@@ -179,7 +103,7 @@ def test_tangents(name, plain):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # as above
 @pytest.mark.parametrize("name", ["conv", "norm", "norm-scaled"])
-def test_tangents_of_dual_numbers(name, plain):
+def test_tangents_of_dual_numbers(name):
     """Of one input, whichever it is, outside of torch.func."""
     function, tensors = CASES[name]
     for index, tensor in enumerate(tensors):
@@ -196,11 +120,11 @@ def test_tangents_of_dual_numbers(name, plain):
 def test_autocast_and_low_precision_are_left_to_torch(name):
     function, tensors = CASES[name]
     low = [t.detach().bfloat16().requires_grad_() for t in tensors]
-    assert not by_hand(function(*low))
+    assert not is_by_hand(function(*low))
     full = [t.detach().float().requires_grad_() for t in tensors]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = function(*full)
-    assert not by_hand(out)
+    assert not is_by_hand(out)
     out.float().square().sum().backward()
     assert all(t.grad is not None for t in full)
 
@@ -216,57 +140,6 @@ def test_autocast_around_backward_alone_lowers_no_precision(name):
         ours = torch.autograd.grad(out, tensors, grad)
     for under_autocast, exact in zip(ours, expected, strict=True):
         assert torch.equal(under_autocast, exact)
-
-
-def test_an_input_made_in_inference_mode_can_be_learned_from():
-    """Such as the embedding of a text, for which there is no gradient."""
-    gamma = randn(5)
-    with torch.inference_mode():
-        x = torch.randn(2, 3, 5).double()
-    rms_norm(x, gamma, 1e-12).square().sum().backward()
-    expected = 2 * gamma * (x / x.square().mean(-1, keepdim=True).sqrt()).square().sum((0, 1))
-    torch.testing.assert_close(gamma.grad, expected)
-
-
-@pytest.mark.parametrize(
-    ("scale", "dtype"),
-    [
-        ((2, 3, 5), torch.float64),
-        ((3, 1), torch.float64),
-        ((), torch.float64),
-        ((5,), torch.float32),
-    ],
-    ids=["larger", "one-for-all-channels", "one-for-all", "another-dtype"],
-)
-def test_other_scales_and_shifts_are_left_to_torch(scale, dtype, plain):
-    tensors = randn(1, 3, 5, dtype=dtype), randn(5, dtype=dtype), randn(*scale), randn(*scale)
-    out = CASES["norm-image-scaled"][0](*tensors)
-    expected = plain(CASES["norm-image-scaled"][0], *tensors)
-    torch.testing.assert_close(out, expected)
-    grads = torch.autograd.grad(out.sum(), tensors), torch.autograd.grad(expected.sum(), tensors)
-    torch.testing.assert_close(*grads)
-
-
-def kept_by(function, *tensors):
-    """The result of a call, and the addresses of what it keeps for backward."""
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        out = function(*tensors)
-    return out, {t.data_ptr() for t in kept}
-
-
-def test_attention_keeps_no_scores():
-    """For 40 tokens of 8 features, those of a head alone are five times as large as `q`."""
-    tensors = [torch.randn(2, 3, 40, 8, requires_grad=True) for _ in range(3)]
-    tensors.append(torch.randn(1, 3, 40, 40, requires_grad=True))
-    out, kept = kept_by(attention_with_bias, *tensors)
-    assert kept == {t.data_ptr() for t in (*tensors, out)}
-
-
-@pytest.mark.parametrize("name", ["norm", "norm-alone", "norm-scaled", "norm-alone-scaled"])
-def test_a_norm_keeps_its_inputs_alone(name):
-    function, tensors = CASES[name]
-    assert kept_by(function, *tensors)[1] == {t.data_ptr() for t in tensors}
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # torch's
@@ -299,15 +172,3 @@ def test_a_trace_holds_operations_of_torch(function, tensors):
         traced = torch.jit.trace(function, tensors)
     assert not any("Python" in node.kind() for node in traced.inlined_graph.nodes())
     torch.testing.assert_close(traced(*tensors), function(*tensors))
-
-
-def test_a_gain_of_another_length_is_an_error():
-    with pytest.raises(RuntimeError, match="normalized_shape"):
-        rms_norm(torch.randn(2, 5), torch.ones(1), 1e-12)
-
-
-def test_a_bias_that_does_not_learn_is_left_to_torch():
-    q, k, v, bias = (t.detach() for t in CASES["attention"][1])
-    out = attention_with_bias(q.requires_grad_(), k, v, bias)
-    assert not by_hand(out)
-    torch.testing.assert_close(out, F.scaled_dot_product_attention(q, k, v, attn_mask=bias))
