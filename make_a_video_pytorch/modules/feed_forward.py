@@ -47,9 +47,6 @@ class TokenShift(nn.Module):
 class NormedProjection(nn.Sequential):
     """A norm and a projection, (... inner_dim) -> (... dim); `dtype` is that of the latter."""
 
-    def __init__(self, inner_dim: int, dim: int) -> None:
-        super().__init__(RMSNorm(inner_dim, dim=-1), nn.Linear(inner_dim, dim, bias=False))
-
     def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         norm, project = self
         x = norm(x)
@@ -79,7 +76,9 @@ class FeedForward(nn.Module):
         self.dim = dim
         self.proj_in = nn.Sequential(nn.Linear(dim, inner_dim * 2, bias=False), GEGLU())
         self.token_shift = TokenShift(inner_dim)
-        self.proj_out = NormedProjection(inner_dim, dim)
+        self.proj_out = NormedProjection(
+            RMSNorm(inner_dim, dim=-1), nn.Linear(inner_dim, dim, bias=False)
+        )
         acts_across_frames(self, "token_shift")
 
     def forward(self, x: Tensor, enable_time: bool | Tensor | Temporal = True) -> Tensor:

@@ -19,7 +19,6 @@ class NumberEmbedding(nn.Sequential):
     """
 
     def forward(self, numbers: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        must_be_tensor(numbers=numbers)
         sinusoid, *layers = self
         emb: Tensor = sinusoid(numbers.flatten())
         emb = emb if dtype is None else emb.to(dtype)
@@ -35,11 +34,11 @@ class NumberEmbedding(nn.Sequential):
         zero_init(self[1])
 
 
-class TimestepEmbedding(NumberEmbedding):
+class TimestepEmbedding(nn.Module):
     """The embedding of a diffusion timestep that a `ResnetBlock` takes, as `SpaceTimeUnet` has it.
 
     Sinusoids (Ho et al. 2020, appendix B), a projection and a SiLU. Sinusoids are taken in fp32,
-    whatever the dtype of the timestep; give a block of another dtype the embedding in that one.
+    whatever the dtype of the timestep; a block of another dtype takes the embedding in that one.
 
     Shapes: timesteps (b), or a frame its own (b f), of any dtype -> (b [f] emb_dim) in `dtype`,
     fp32 if None.
@@ -48,9 +47,6 @@ class TimestepEmbedding(NumberEmbedding):
         dim: width of the sinusoids, at least 2.
         emb_dim: width of the embedding, the block's `timestep_cond_dim`; four times `dim` if
             None.
-
-    Raises:
-        TypeError: if the timesteps are no tensor.
 
     Example:
         >>> embed = TimestepEmbedding(16)
@@ -62,6 +58,14 @@ class TimestepEmbedding(NumberEmbedding):
 
     @typechecked
     def __init__(self, dim: int, emb_dim: int | None = None) -> None:
+        super().__init__()
         emb_dim = dim * 4 if emb_dim is None else emb_dim
         at_least(1, emb_dim=emb_dim)
-        super().__init__(SinusoidalPosEmb(dim), nn.Linear(dim, emb_dim), nn.SiLU())
+        self.net = NumberEmbedding(SinusoidalPosEmb(dim), nn.Linear(dim, emb_dim), nn.SiLU())
+
+    def forward(self, timestep: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        must_be_tensor(timestep=timestep)
+        return self.net(timestep, dtype)
+
+    if TYPE_CHECKING:
+        __call__ = forward

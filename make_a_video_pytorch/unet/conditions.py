@@ -36,7 +36,7 @@ class Conditioned(nn.Module):
         if condition_on_timestep or cond_dim is not None or condition_on_fps:
             self.emb_dim = dim * 4
         if condition_on_timestep:
-            self.to_timestep_cond = TimestepEmbedding(dim, self.emb_dim)
+            self.to_timestep_cond = TimestepEmbedding(dim, self.emb_dim).net
         if cond_dim is not None:
             at_least(1, cond_dim=cond_dim)
             self.to_cond = zero_init(nn.Linear(cond_dim, self.emb_dim, bias=False))

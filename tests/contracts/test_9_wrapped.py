@@ -25,7 +25,7 @@ from make_a_video_pytorch import (
 )
 from make_a_video_pytorch.inflation.temporal import HOOK, PART, Clip
 from tests.image_models import Around, inflated, plain_net, small_text_unet
-from tests.zoo import CONDITIONS, ONE_STAGE, randomize
+from tests.zoo import CONDITIONS, EVERY, ONE_STAGE, each, randomize
 
 
 class Case(NamedTuple):
@@ -249,3 +249,11 @@ def test_weights_that_are_elsewhere_between_calls(case, keep):
         ):
             out = call(module, arguments)
             torch.testing.assert_close(out, wanted, rtol=1e-5, atol=1e-6, msg=f"{changed}")
+
+
+@each(EVERY)
+def test_a_slice_of_a_sequence_is_one(entry):
+    """As tools take it that move some blocks at a time."""
+    for part in entry.build().modules():
+        if isinstance(part, (nn.Sequential, nn.ModuleList)):
+            assert list(part[:1]) == [part[0]]

@@ -10,7 +10,7 @@ def test_a_number_becomes_sinusoids_a_projection_and_silu(dtype):
     timesteps = torch.tensor([3, 250], dtype=dtype)
     angles = timesteps.double()[:, None] * torch.tensor([1.0, 1 / 10_000], dtype=torch.float64)
     sinusoids = torch.cat((angles.sin(), angles.cos()), dim=1)
-    wanted = sinusoids @ embed[1].weight.T + embed[1].bias
+    wanted = sinusoids @ embed.net[1].weight.T + embed.net[1].bias
     wanted = wanted / (1 + torch.exp(-wanted))
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5
     got = embed(timesteps, torch.float64)
@@ -40,7 +40,7 @@ def test_a_block_in_half_precision_takes_the_embedding_in_it():
 def test_it_is_the_one_of_the_unet():
     unet = SpaceTimeUnet(dim=6)
     embed = TimestepEmbedding(6)
-    embed.load_state_dict(unet.to_timestep_cond.state_dict())
+    embed.net.load_state_dict(unet.to_timestep_cond.state_dict())
     timesteps = torch.tensor([250, 999])
     emb = unet.embed(timesteps, None, None, torch.zeros(2, 6, 1, 1, 1), None)
     assert torch.equal(embed(timesteps), emb)
@@ -51,5 +51,5 @@ def test_what_is_wrong_is_an_error():
         TimestepEmbedding(1)
     with pytest.raises(ValueError, match=r"`emb_dim` \(=0\) must be at least 1"):
         TimestepEmbedding(4, 0)
-    with pytest.raises(TypeError, match=r"`numbers` \(a int\) must be a tensor"):
+    with pytest.raises(TypeError, match=r"`timestep` \(a int\) must be a tensor"):
         TimestepEmbedding(4)(5)
