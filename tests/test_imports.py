@@ -40,7 +40,7 @@ FLOORS = [
         "": ["guidance", "recipes"],
     },
     {
-        "unet": ["conditions", "growth", "unet"],
+        "unet": ["conditions", "growth", "stages", "unet"],
         "inflation": ["foreign", "folding", "temporal", "motion", "inflated", "inflate"],
     },
     {"integrations": ["adapter", "dalle2_decoder", "dalle2", "imagen"]},

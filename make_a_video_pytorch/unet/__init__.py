@@ -1,4 +1,5 @@
 """The space-time U-Net (floor 3).
 
-`unet` itself, its `conditions` (timestep, vector, frames per second, pictures), its `growth`.
+`conditions` (timestep, vector, frames per second, pictures), `growth` (a larger U-Net with the
+same outputs), `stages` (what travels along from one to the next), `unet` itself.
 """

@@ -17,32 +17,42 @@ class Conditioned(nn.Module):
 
     Their sum scales and shifts the residual blocks. The timestep's part has the names and the
     initialisation of 0.4.0; the others are zero at first.
+
+    Args:
+        dim: width of the sinusoids; the embedding is four times as wide.
+        condition_on_timestep: embed a timestep.
+        cond_dim: width of the vector, if there is one.
+        condition_on_fps: embed the frames per second.
+        cond_channels: channels of the pictures.
     """
 
     def __init__(
         self,
-        dim: int,                    # width of the sinusoids; the embedding has four times as many
+        dim: int,
         condition_on_timestep: bool,
-        cond_dim: int | None,        # width of the vector, if there is one
+        cond_dim: int | None,
         condition_on_fps: bool,
-        cond_channels: int,          # channels of the pictures
+        cond_channels: int,
     ) -> None:
         super().__init__()
         at_least(1, dim=dim)
         at_least(0, cond_channels=cond_channels)
         self.cond_channels = cond_channels
         self.cond_dim = cond_dim
-        self.to_timestep_cond = self.to_cond = self.to_fps_cond = self.emb_dim = None
-        if condition_on_timestep or cond_dim is not None or condition_on_fps:
-            self.emb_dim = dim * 4
+        self.to_timestep_cond: NumberEmbedding | None = None
+        self.to_cond: nn.Linear | None = None
+        self.to_fps_cond: NumberEmbedding | None = None
+        conditioned = condition_on_timestep or cond_dim is not None or condition_on_fps
+        emb_dim = dim * 4
+        self.emb_dim = emb_dim if conditioned else None
         if condition_on_timestep:
-            self.to_timestep_cond = TimestepEmbedding(dim, self.emb_dim).net
+            self.to_timestep_cond = TimestepEmbedding(dim, emb_dim).net
         if cond_dim is not None:
             at_least(1, cond_dim=cond_dim)
-            self.to_cond = zero_init(nn.Linear(cond_dim, self.emb_dim, bias=False))
+            self.to_cond = zero_init(nn.Linear(cond_dim, emb_dim, bias=False))
         if condition_on_fps:
             self.to_fps_cond = NumberEmbedding(
-                SinusoidalPosEmb(dim), zero_init(nn.Linear(dim, self.emb_dim))
+                SinusoidalPosEmb(dim), zero_init(nn.Linear(dim, emb_dim))
             )
         acts_across_frames(self, "to_fps_cond")
 
@@ -62,31 +72,50 @@ class Conditioned(nn.Module):
         must_be_taken(self.to_fps_cond is not None, "condition_on_fps", fps=fps)
         if self.emb_dim is None:
             return None
-
-        batch, frames = video.shape[0], video.shape[2]
         if timestep is None:
-            emb = video.new_zeros(batch, self.emb_dim)
+            emb = video.new_zeros(video.shape[0], self.emb_dim)
         else:
-            timestep = as_numbers("timestep", timestep, video.device, batch, frames)
-            if timestep.ndim == 2 and temporal.real is not None:
-                timestep = timestep.masked_fill(~temporal.real, 0)
-            emb = self.to_timestep_cond(timestep, video.dtype)
-            emb = emb.expand(batch, *timestep.shape[1:], -1)
-        must_be_tensor(cond=cond)
-        if cond is not None:
-            expected = (batch, self.cond_dim)
-            if cond.shape != expected:
-                raise ValueError(
-                    f"`cond` (shape {tuple(cond.shape)}) must be (b, cond_dim) = {expected}"
-                )
-            emb = plus(emb, self.to_cond(cond.to(emb.dtype)))
-        if fps is not None:
-            fps = as_numbers("fps", fps, video.device, batch)
-            if temporal.runs:
-                emb = temporal.choose(plus(emb, self.to_fps_cond(fps, video.dtype)), emb)
+            emb = self.embed_timestep(timestep, video, temporal)
+        emb = self.plus_vector(emb, cond)
+        emb = self.plus_fps(emb, fps, video, temporal)
         # What is expanded takes another way through a Linear than a sum does, with other last
         # bits: the identity in time asks for one way.
         return emb.contiguous()
+
+    def embed_timestep(
+        self, timestep: Tensor | float, video: Tensor, temporal: Temporal
+    ) -> Tensor:
+        """Of one number or (b): (b emb_dim); of a number a frame, (b f): (b f emb_dim)."""
+        assert self.to_timestep_cond is not None
+        batch, frames = video.shape[0], video.shape[2]
+        timestep = as_numbers("timestep", timestep, video.device, batch, frames)
+        if timestep.ndim == 2 and temporal.real is not None:
+            timestep = timestep.masked_fill(~temporal.real, 0)
+        emb = self.to_timestep_cond(timestep, video.dtype)
+        return emb.expand(batch, *timestep.shape[1:], -1)
+
+    def plus_vector(self, emb: Tensor, cond: Tensor | None) -> Tensor:
+        """`emb` (b [f] emb_dim), with the projection of `cond` (b cond_dim) if there is one."""
+        must_be_tensor(cond=cond)
+        if cond is None or self.to_cond is None:
+            return emb
+        expected = (emb.shape[0], self.cond_dim)
+        if cond.shape != expected:
+            raise ValueError(
+                f"`cond` (shape {tuple(cond.shape)}) must be (b, cond_dim) = {expected}"
+            )
+        return plus(emb, self.to_cond(cond.to(emb.dtype)))
+
+    def plus_fps(
+        self, emb: Tensor, fps: Tensor | float | None, video: Tensor, temporal: Temporal
+    ) -> Tensor:
+        """`emb` (b [f] emb_dim), with that of `fps` where there is one and temporal parts run."""
+        if fps is None or self.to_fps_cond is None:
+            return emb
+        fps = as_numbers("fps", fps, video.device, video.shape[0])
+        if not temporal.runs:
+            return emb
+        return temporal.choose(plus(emb, self.to_fps_cond(fps, video.dtype)), emb)
 
     def beside(
         self, video: Tensor, cond_images: Tensor | None, frame_mask: Tensor | None
@@ -133,7 +162,8 @@ def as_numbers(
     value = value.to(device)
     if value.ndim == 0 or (value.ndim == 2 and value.shape[1] == 1):
         value = value.reshape(-1)
-    if not is_one_of(value.shape, (1,), (batch,), (batch, frames)):
+    one_a_frame = () if frames is None else ((batch, frames),)
+    if not is_one_of(value.shape, (1,), (batch,), *one_a_frame):
         per_frame = "" if frames is None else f" or (b, f), with f = {frames}"
         raise ValueError(
             f"`{name}` (shape {tuple(value.shape)}) must be one number or (b), with b = {batch}"

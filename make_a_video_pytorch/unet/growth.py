@@ -10,10 +10,10 @@ from torch import nn
 
 from make_a_video_pytorch.ops.parameters import temporal_modules
 
-G = TypeVar("G", bound=nn.Module)
+G = TypeVar("G", bound="Growable")
 
 
-class Growable:
+class Growable(nn.Module):
     """A module that can be built again with more, from its `config`, a table of its arguments."""
 
     config: dict[str, object]
@@ -62,14 +62,20 @@ def keeps_outputs(name: str, config: dict[str, object], new: object) -> bool:
     if name in ("condition_on_timestep", "condition_on_fps", "attn_pos_bias"):
         return new is True
     if name == "channels_out":
-        return isinstance(new, int) and new >= (config["channels"] if old is None else old)
+        return is_as_many(new, config["channels"] if old is None else old)
     if name in ("cond_channels", "cond_dim"):
-        return isinstance(new, int) and new >= (old or 0)
+        return is_as_many(new, 0 if old is None else old)
     if name == "context_dim":  # the norm over more features would be another
         return old is None
-    if name in ("self_attns", "resnet_block_depths"):
-        return len(new) == len(old) and all(map(operator.ge, new, old))
+    if isinstance(new, tuple) and isinstance(old, tuple) and len(new) == len(old):
+        grows = name in ("self_attns", "resnet_block_depths")
+        return grows and all(map(operator.ge, new, old))
     return False
+
+
+def is_as_many(new: object, old: object) -> bool:
+    """Whether both are numbers and `new` is at least `old`."""
+    return isinstance(new, int) and isinstance(old, int) and new >= old
 
 
 @torch.no_grad()

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from make_a_video_pytorch.modules.attention import SpatioTemporalAttention
 from make_a_video_pytorch.modules.conv import PseudoConv3d
-from make_a_video_pytorch.modules.resample import Downsample, Upsample
 from make_a_video_pytorch.modules.resnet import ResnetBlock
 from make_a_video_pytorch.ops.checks import at_least, must_be_multiple, one_per_stage, typechecked
-from make_a_video_pytorch.ops.decision import Temporal, as_video, hide, must_be_frames
-from make_a_video_pytorch.ops.layout import as_given, memory_format_of
+from make_a_video_pytorch.ops.decision import Temporal, as_video, must_be_frames
 from make_a_video_pytorch.unet.conditions import Conditioned
 from make_a_video_pytorch.unet.growth import Growable
+from make_a_video_pytorch.unet.stages import Along, Staged
 
 
-class SpaceTimeUnet(Conditioned, Growable):
+class SpaceTimeUnet(Conditioned, Staged, Growable):
     """A diffusion U-Net for images and videos.
 
     Make-A-Video (Singer et al. 2022, section 3.2): the U-Net of an image diffusion model whose
@@ -33,39 +32,79 @@ class SpaceTimeUnet(Conditioned, Growable):
     is built for may be left out of a call, as for the null condition of classifier-free guidance.
     All enter by weights that are zero at first.
 
-    Shapes: image (b channels h w) or video (b channels f h w), returned in the same shape and
-    memory format. h and w are multiples of `image_size_multiple`, f of `frame_multiple`.
+    Shapes: image (b channels h w) or video (b channels f h w), returned in the same shape, but
+    with `channels_out`, and memory format.
+
+    Args:
+        dim: features at full resolution.
+        channels: channels of the picture.
+        dim_mult: features of each stage, in `dim`s; one entry a stage, and as many in the next
+            three arguments.
+        self_attns: whether a stage has attention; the middle always has.
+        temporal_compression: whether a stage halves the frames on the way down.
+        resnet_block_depths: residual blocks in a stage.
+        attn_dim_head: width of an attention head.
+        attn_heads: number of attention heads.
+        condition_on_timestep: take a diffusion timestep.
+        attn_pos_bias: continuous relative position bias in attention.
+        flash_attn: fused attention kernels; False is the explicit softmax, which can be
+            differentiated twice.
+        causal_time_attn: attention over frames sees no later ones.
+        attn_rotary: rotary positions in attention, axial in space.
+        causal: no temporal part sees later frames; excludes `temporal_compression`.
+        channels_out: channels predicted, twice as many for a learned variance; `channels` if
+            None.
+        cond_channels: channels of `cond_images`, which are concatenated to `x`.
+        cond_dim: width of the vector `cond`, added to the timestep's embedding; none if None.
+        context_dim: features of the tokens of `context`, attended to wherever there is
+            attention; none if None.
+        condition_on_fps: take the frames per second, which have no effect on images.
+        temporal_window: frames that attention sees on either side, in each stage; all if None.
+        gradient_checkpointing: compute blocks again in backward instead of keeping them.
+
+    Attributes:
+        config: the constructor's arguments, fit for JSON: `SpaceTimeUnet(**unet.config)` has the
+            same shapes.
+        image_size_multiple: height and width must be multiples of it, two to the number of stages.
+        frame_multiple: the frames of a video must be multiples of it, two to the number of
+            stages with `temporal_compression`.
+
+    Example:
+        >>> unet = SpaceTimeUnet(dim=8, attn_dim_head=8, attn_heads=2)
+        >>> unet(torch.randn(4, 3, 32, 32), 500).shape
+        torch.Size([4, 3, 32, 32])
+        >>> unet(torch.randn(2, 3, 8, 32, 32), torch.tensor([250, 999])).shape
+        torch.Size([2, 3, 8, 32, 32])
     """
 
     @typechecked
     def __init__(
         self,
         *,
-        dim: int,                                  # features at full resolution
-        channels: int = 3,                         # channels of the picture
-        dim_mult: Sequence[int] = (1, 2, 4, 8),    # features of each stage, in `dim`s
-        self_attns: Sequence[bool | int] = (False, False, False, True),  # attention in a stage
-        temporal_compression: Sequence[bool | int] = (False, True, True, True),  # halve frames
-        resnet_block_depths: Sequence[int] = (2, 2, 2, 2),  # residual blocks in a stage
-        attn_dim_head: int = 64,                   # width of an attention head
-        attn_heads: int = 8,                       # number of attention heads
-        condition_on_timestep: bool = True,        # take a diffusion timestep
-        attn_pos_bias: bool = True,                # continuous relative bias in attention
-        flash_attn: bool = True,                   # fused attention kernels
-        causal_time_attn: bool = False,            # attention sees no later frames
-        attn_rotary: bool = False,                 # rotary positions in attention
-        causal: bool = False,                      # no temporal part sees later frames
-        channels_out: int | None = None,           # channels predicted; `channels` if None
-        cond_channels: int = 0,                    # channels of the pictures to condition on
-        cond_dim: int | None = None,               # width of a vector to condition on
-        context_dim: int | None = None,            # features of the tokens to condition on
-        condition_on_fps: bool = False,            # take the frames per second
-        temporal_window: int | None = None,        # frames attended to on either side, if not all
-        gradient_checkpointing: bool = False,      # compute blocks again in backward
+        dim: int,
+        channels: int = 3,
+        dim_mult: Sequence[int] = (1, 2, 4, 8),
+        self_attns: Sequence[bool | int] = (False, False, False, True),
+        temporal_compression: Sequence[bool | int] = (False, True, True, True),
+        resnet_block_depths: Sequence[int] = (2, 2, 2, 2),
+        attn_dim_head: int = 64,
+        attn_heads: int = 8,
+        condition_on_timestep: bool = True,
+        attn_pos_bias: bool = True,
+        flash_attn: bool = True,
+        causal_time_attn: bool = False,
+        attn_rotary: bool = False,
+        causal: bool = False,
+        channels_out: int | None = None,
+        cond_channels: int = 0,
+        cond_dim: int | None = None,
+        context_dim: int | None = None,
+        condition_on_fps: bool = False,
+        temporal_window: int | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__(dim, condition_on_timestep, cond_dim, condition_on_fps, cond_channels)
         given = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        # the constructor's arguments, fit for JSON beside a checkpoint and for `grow`
         self.config = {k: tuple(v) if isinstance(v, Sequence) else v for k, v in given.items()}
         channels_out = channels if channels_out is None else channels_out
         at_least(
@@ -90,53 +129,25 @@ class SpaceTimeUnet(Conditioned, Growable):
         self.channels = channels
         self.channels_out = channels_out
         self.gradient_checkpointing = gradient_checkpointing
-        self.frame_multiple = 2 ** sum(map(bool, temporal_compression))
+        self.compresses = tuple(map(bool, temporal_compression))
+        self.frame_multiple = 2 ** sum(self.compresses)
         self.image_size_multiple = 2 ** len(dim_mult)
         self.skip_scale = 2**-0.5  # Imagen (Saharia et al. 2022, appendix B)
 
-        def resnet(dim_in: int, dim_out: int, cond_dim: int | None = None) -> ResnetBlock:
-            return ResnetBlock(dim_in, dim_out, timestep_cond_dim=cond_dim, causal=causal)
-
-        def attention(dim: int) -> SpatioTemporalAttention:
-            return SpatioTemporalAttention(
-                dim,
-                dim_head=attn_dim_head,
-                heads=attn_heads,
-                pos_bias=attn_pos_bias,
-                flash=flash_attn,
-                causal_time_attn=causal or causal_time_attn,
-                rotary=attn_rotary,
-                temporal_window=temporal_window,
-                context_dim=context_dim,
-            )
-
-        self.downs = nn.ModuleList()
-        self.ups = nn.ModuleList()
         dims = [dim, *(mult * dim for mult in dim_mult)]
-        for dim_in, dim_out, attend, compress_time, depth in zip(
-            dims, dims[1:], self_attns, temporal_compression, resnet_block_depths, strict=False
-        ):
-            compress_time = bool(compress_time)
-            self.downs.append(nn.ModuleList([
-                resnet(dim_in, dim_out, self.emb_dim),
-                nn.ModuleList(resnet(dim_out, dim_out) for _ in range(depth)),
-                attention(dim_out) if attend else None,
-                Downsample(dim_out, downsample_time=compress_time),
-            ]))
-            self.ups.append(nn.ModuleList([
-                resnet(dim_out * 2, dim_in, self.emb_dim),
-                nn.ModuleList(
-                    resnet(dim_in + (dim_out if index == 0 else 0), dim_in)
-                    for index in range(depth)
-                ),
-                attention(dim_in) if attend else None,
-                Upsample(dim_out, upsample_time=compress_time),
-            ]))
-
-        self.mid_block1 = resnet(dims[-1], dims[-1], self.emb_dim)
-        self.mid_attn = attention(dims[-1])
-        self.mid_block2 = resnet(dims[-1], dims[-1], self.emb_dim)
-
+        attention = partial(
+            SpatioTemporalAttention,
+            dim_head=attn_dim_head,
+            heads=attn_heads,
+            pos_bias=attn_pos_bias,
+            flash=flash_attn,
+            causal_time_attn=causal or causal_time_attn,
+            rotary=attn_rotary,
+            temporal_window=temporal_window,
+            context_dim=context_dim,
+        )
+        resnet = partial(ResnetBlock, causal=causal)
+        self.build_stages(dims, self_attns, resnet_block_depths, resnet, attention)
         dim_in = channels + cond_channels
         self.conv_in = PseudoConv3d(dim_in, dim, 7, temporal_kernel_size=3, causal=causal)
         self.conv_out = PseudoConv3d(dim, channels_out, 3, temporal_kernel_size=3, causal=causal)
@@ -190,55 +201,13 @@ class SpaceTimeUnet(Conditioned, Growable):
             # as no clip is of one frame, no sample is an image
             temporal = Temporal(temporal.runs, None, temporal.real)
         emb = self.embed(timestep, cond, fps, video, temporal)
+        along = Along(temporal, emb, {"context": context, "context_mask": context_mask}, [], [])
         video = self.beside(video, cond_images, frame_mask)
-        tokens = {"context": context, "context_mask": context_mask}
-
-        def run(block: nn.Module, video: Tensor, **further: Tensor | None) -> Tensor:
-            function = partial(block, enable_time=temporal, **further)
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                return checkpoint(function, video, use_reentrant=False, preserve_rng_state=False)
-            return function(video)
-
-        # In
         video = self.conv_in(video, temporal)
+        video = self.down(video, along)
+        video = self.mid(video, along)
+        video = self.up(video, along)
+        return self.out(video, along, x, frame_mask)
 
-        # Down
-        skips, levels = [], []
-        for stage, (init_block, blocks, attention, downsample) in enumerate(self.downs):
-            video = run(init_block, video, timestep_emb=emb)
-            skips.append(video)
-            for block in blocks:
-                video = run(block, video)
-            if attention is not None:
-                video = run(attention, video, **tokens)
-            skips.append(video)
-            levels.append((temporal, emb))
-            frames = video.shape[2]
-            video = downsample(video, temporal)
-            if temporal.runs and self.config["temporal_compression"][stage]:
-                if emb is not None and emb.ndim == 3:  # a pair of frames gets the mean of its two
-                    emb = temporal.halve(emb, emb.unflatten(1, (-1, 2)).mean(2))
-                temporal = temporal.halved(frames)
-
-        # Mid
-        video = run(self.mid_block1, video, timestep_emb=emb)
-        video = run(self.mid_attn, video, **tokens)
-        video = run(self.mid_block2, video, timestep_emb=emb)
-
-        # Up
-        for init_block, blocks, attention, upsample in reversed(self.ups):
-            temporal, emb = levels.pop()
-            video = upsample(video, temporal)
-            video = torch.cat((skips.pop() * self.skip_scale, video), dim=1)
-            video = run(init_block, video, timestep_emb=emb)
-            video = torch.cat((skips.pop() * self.skip_scale, video), dim=1)
-            for block in blocks:
-                video = run(block, video)
-            if attention is not None:
-                video = run(attention, video, **tokens)
-
-        # Out
-        out = self.conv_out(video, temporal)
-        if frame_mask is not None:
-            out = hide(out, frame_mask)
-        return as_given(out, x).contiguous(memory_format=memory_format_of(x))
+    if TYPE_CHECKING:
+        __call__ = forward

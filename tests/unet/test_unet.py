@@ -7,7 +7,7 @@ from make_a_video_pytorch import (
     SpaceTimeUnet,
     SpatioTemporalAttention,
 )
-from make_a_video_pytorch.unet import unet
+from make_a_video_pytorch.unet import stages
 from tests.zoo import CONDITIONS, EXTRA, UNET, randomize
 
 
@@ -130,8 +130,8 @@ def test_checkpointing_gives_the_same_gradients_and_keeps_less(monkeypatch):
         keep(video)  # which the hooks below do not see
         return real_checkpoint(function, video, **kwargs)
 
-    real_checkpoint = unet.checkpoint
-    monkeypatch.setattr(unet, "checkpoint", checkpoint)
+    real_checkpoint = stages.checkpoint
+    monkeypatch.setattr(stages, "checkpoint", checkpoint)
     kept, grads = [], []
     for m in (model, lean):
         saved.clear()

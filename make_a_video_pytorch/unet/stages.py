@@ -1,0 +1,159 @@
+"""The stages of the U-Net, down to small pictures and up again, and what travels along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from make_a_video_pytorch.modules.attention import SpatioTemporalAttention
+from make_a_video_pytorch.modules.resample import Downsample, Upsample
+from make_a_video_pytorch.modules.resnet import ResnetBlock
+from make_a_video_pytorch.ops.decision import Temporal, hide
+from make_a_video_pytorch.ops.layout import as_given, memory_format_of
+
+
+@dataclass
+class Along:
+    """What travels along with a video through the U-Net.
+
+    Attributes:
+        temporal: on which samples and frames temporal parts run, at the frames of now.
+        emb: by what blocks are scaled and shifted, (b emb_dim) or, at the frames of now,
+            (b f emb_dim).
+        tokens: what attention attends to beside the pixels, as its arguments.
+        skips: what the way down leaves for the way up.
+        levels: `temporal` and `emb` of the stages that were left, for the way up.
+    """
+
+    temporal: Temporal
+    emb: Tensor | None
+    tokens: dict[str, Tensor | None]
+    skips: list[Tensor]
+    levels: list[tuple[Temporal, Tensor | None]]
+
+    def halve(self, frames: int) -> None:
+        """Go on where `frames` have been halved; a pair of them has the mean of its embeddings."""
+        if self.emb is not None and self.emb.ndim == 3:
+            mean = self.emb.unflatten(1, (-1, 2)).mean(2)
+            self.emb = self.temporal.halve(self.emb, mean)
+        self.temporal = self.temporal.halved(frames)
+
+
+class Staged(nn.Module):
+    """The part of a U-Net that goes through its stages."""
+
+    downs: nn.ModuleList
+    ups: nn.ModuleList
+    mid_block1: nn.Module
+    mid_attn: nn.Module
+    mid_block2: nn.Module
+    conv_out: nn.Module
+    emb_dim: int | None
+    compresses: tuple[bool, ...]  # whether a stage halves the frames
+    skip_scale: float
+    gradient_checkpointing: bool
+
+    def build_stages(
+        self,
+        dims: Sequence[int],
+        self_attns: Sequence[bool | int],
+        depths: Sequence[int],
+        resnet: Callable[..., ResnetBlock],
+        attention: Callable[[int], SpatioTemporalAttention],
+    ) -> None:
+        """Build the stages between each two of `dims`, and the middle."""
+        self.downs, self.ups = nn.ModuleList(), nn.ModuleList()
+        for dim_in, dim_out, attend, halves, depth in zip(
+            dims, dims[1:], self_attns, self.compresses, depths, strict=False
+        ):
+            self.downs.append(nn.ModuleList([
+                resnet(dim_in, dim_out, timestep_cond_dim=self.emb_dim),
+                nn.ModuleList(resnet(dim_out, dim_out) for _ in range(depth)),
+                attention(dim_out) if attend else None,  # type: ignore[list-item]  # torch takes it
+                Downsample(dim_out, downsample_time=halves),
+            ]))
+            self.ups.append(nn.ModuleList([
+                resnet(dim_out * 2, dim_in, timestep_cond_dim=self.emb_dim),
+                nn.ModuleList(
+                    resnet(dim_in + (dim_out if index == 0 else 0), dim_in)
+                    for index in range(depth)
+                ),
+                attention(dim_in) if attend else None,  # type: ignore[list-item]
+                Upsample(dim_out, upsample_time=halves),
+            ]))
+        self.mid_block1 = resnet(dims[-1], dims[-1], timestep_cond_dim=self.emb_dim)
+        self.mid_attn = attention(dims[-1])
+        self.mid_block2 = resnet(dims[-1], dims[-1], timestep_cond_dim=self.emb_dim)
+
+    def down(self, video: Tensor, along: Along) -> Tensor:
+        """Through the stages from the largest pictures to the smallest; each leaves two skips."""
+        for stage, compresses in zip(self.downs, self.compresses, strict=True):
+            block, blocks, attention, downsample = parts_of(stage)
+            video = self.run(block, video, along, timestep_emb=along.emb)
+            along.skips.append(video)
+            for further in blocks:
+                video = self.run(further, video, along)
+            if attention is not None:
+                video = self.run(attention, video, along, **along.tokens)
+            along.skips.append(video)
+            along.levels.append((along.temporal, along.emb))
+            frames = video.shape[2]
+            video = downsample(video, along.temporal)
+            if compresses and along.temporal.runs:
+                along.halve(frames)
+        return video
+
+    def mid(self, video: Tensor, along: Along) -> Tensor:
+        """Through the middle, where pictures are smallest."""
+        video = self.run(self.mid_block1, video, along, timestep_emb=along.emb)
+        video = self.run(self.mid_attn, video, along, **along.tokens)
+        return self.run(self.mid_block2, video, along, timestep_emb=along.emb)
+
+    def up(self, video: Tensor, along: Along) -> Tensor:
+        """Through the stages back to the largest pictures; each takes two skips."""
+        for stage in reversed(self.ups):
+            block, blocks, attention, upsample = parts_of(stage)
+            along.temporal, along.emb = along.levels.pop()
+            video = upsample(video, along.temporal)
+            video = torch.cat((along.skips.pop() * self.skip_scale, video), dim=1)
+            video = self.run(block, video, along, timestep_emb=along.emb)
+            video = torch.cat((along.skips.pop() * self.skip_scale, video), dim=1)
+            for further in blocks:
+                video = self.run(further, video, along)
+            if attention is not None:
+                video = self.run(attention, video, along, **along.tokens)
+        return video
+
+    def out(self, video: Tensor, along: Along, x: Tensor, frame_mask: Tensor | None) -> Tensor:
+        """The prediction, of the rank and in the memory format of `x`."""
+        out = self.conv_out(video, along.temporal)
+        if frame_mask is not None:
+            out = hide(out, frame_mask)
+        return as_given(out, x).contiguous(memory_format=memory_format_of(x))
+
+    def run(
+        self, block: nn.Module, video: Tensor, along: Along, **further: Tensor | None
+    ) -> Tensor:
+        """`block` on `video`, computed again in backward under `gradient_checkpointing`."""
+        function = partial(block, enable_time=along.temporal, **further)
+        out: Tensor
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            out = checkpoint(function, video, use_reentrant=False, preserve_rng_state=False)
+        else:
+            out = function(video)
+        return out
+
+
+def parts_of(
+    stage: nn.Module,
+) -> tuple[nn.Module, Iterable[nn.Module], nn.Module | None, nn.Module]:
+    """The block that takes the embedding, further blocks, attention if any, resampling."""
+    assert isinstance(stage, nn.ModuleList)
+    block, blocks, attention, resample = stage
+    assert isinstance(blocks, nn.ModuleList)
+    return block, blocks, attention, resample
