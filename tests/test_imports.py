@@ -24,6 +24,7 @@ FLOORS = [
             "gradients.attention",
             "norm",
             "positions",
+            "attention_kernels",
             "attend",
         ],
     },

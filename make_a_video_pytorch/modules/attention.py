@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -27,23 +28,43 @@ class SpatioTemporalAttention(nn.Module):
     to tokens comes before the feed-forward and starts as the identity too.
 
     Shapes: image (b dim h w) or video (b dim f h w), returned unchanged.
+
+    Args:
+        dim: channels in and out.
+        dim_head: width of a head.
+        heads: number of heads.
+        add_feed_forward: end with a feed-forward.
+        ff_mult: its width, in `dim`s.
+        pos_bias: continuous relative position bias; any number of frames and pixels.
+        flash: torch's scaled dot-product attention, on the fastest kernel that takes the inputs;
+            False is the explicit softmax, which can be differentiated twice.
+        causal_time_attn: a frame sees only itself and earlier ones.
+        rotary: rotary positions; with `pos_bias=False` the pure flash kernel applies.
+        temporal_window: frames seen on either side; all if None.
+        context_dim: features of the tokens of `context`; none are taken if None.
+
+    Example:
+        >>> attn = SpatioTemporalAttention(16, dim_head=8, heads=2, context_dim=6)
+        >>> video, tokens = torch.randn(2, 16, 5, 8, 8), torch.randn(2, 7, 6)
+        >>> attn(video, context=tokens).shape
+        torch.Size([2, 16, 5, 8, 8])
     """
 
     @typechecked
     def __init__(
         self,
-        dim: int,                        # channels, in and out
+        dim: int,
         *,
-        dim_head: int = 64,              # width of a head
-        heads: int = 8,                  # number of heads
-        add_feed_forward: bool = True,   # end with a feed-forward
-        ff_mult: int | float = 4,        # its width, in `dim`s
-        pos_bias: bool = True,           # continuous relative bias on the scores
-        flash: bool = True,              # fused attention kernels
-        causal_time_attn: bool = False,  # a frame sees only itself and earlier ones
-        rotary: bool = False,            # rotary positions
-        temporal_window: int | None = None,  # frames seen on either side; all if None
-        context_dim: int | None = None,  # features of the tokens to attend to, if any
+        dim_head: int = 64,
+        heads: int = 8,
+        add_feed_forward: bool = True,
+        ff_mult: int | float = 4,
+        pos_bias: bool = True,
+        flash: bool = True,
+        causal_time_attn: bool = False,
+        rotary: bool = False,
+        temporal_window: int | None = None,
+        context_dim: int | None = None,
     ) -> None:
         super().__init__()
         if temporal_window is not None:
@@ -55,7 +76,8 @@ class SpatioTemporalAttention(nn.Module):
         self.temporal_attn = Attention(
             dim, dim_head, heads, flash, causal_time_attn, temporal_window
         )
-        self.spatial_rel_pos_bias = self.temporal_rel_pos_bias = None
+        self.spatial_rel_pos_bias: ContinuousPositionBias | None = None
+        self.temporal_rel_pos_bias: ContinuousPositionBias | None = None
         if pos_bias:
             width = max(dim // 2, 1)
             self.spatial_rel_pos_bias = ContinuousPositionBias(
@@ -65,10 +87,11 @@ class SpatioTemporalAttention(nn.Module):
         acts_across_frames(self, "temporal_attn", "temporal_rel_pos_bias")
         self.spatial_rotary = RotaryPositions(dim_head, num_dims=2) if rotary else None
         self.temporal_rotary = RotaryPositions(dim_head) if rotary else None
-        self.cross_attn = None
+        self.cross_attn: CrossAttention | None = None
         if context_dim is not None:
             self.cross_attn = CrossAttention(dim, context_dim, dim_head, heads, flash)
-        self.frames_at_once = self.pixels_at_once = None  # see `chunk_attention`
+        self.frames_at_once: int | None = None  # see `chunk_attention`
+        self.pixels_at_once: int | None = None
         self.has_feed_forward = add_feed_forward
         if add_feed_forward:
             self.ff = FeedForward(dim, ff_mult)
@@ -124,7 +147,7 @@ class SpatioTemporalAttention(nn.Module):
             attended = out + in_pieces(over_time, out, 2, self.pixels_at_once)
             out = temporal.choose(attended, out)
 
-        if context is not None:
+        if context is not None and self.cross_attn is not None:
             cross = partial(self.cross_attn, context=context, context_mask=context_mask)
             out = out + in_pieces(cross, out, 1, self.frames_at_once)
 
@@ -132,10 +155,14 @@ class SpatioTemporalAttention(nn.Module):
 
             def feed_forward(tokens: Tensor) -> Tensor:
                 as_clip = tokens.movedim(-1, 1).unsqueeze(-1)  # b c f (h w) 1
-                return self.ff(as_clip, temporal).squeeze(-1).movedim(1, -1)
+                fed: Tensor = self.ff(as_clip, temporal)
+                return fed.squeeze(-1).movedim(1, -1)
 
             out = out + in_pieces(feed_forward, out, 2, self.pixels_at_once)
         return as_given(unfold_pixels(out.movedim(-1, 1), height, width), x)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def start_as_identity(self) -> None:
         """Make it give what it is given."""
@@ -174,15 +201,30 @@ def chunk_attention(
     results are equal; more, smaller steps take longer. In training `gradient_checkpointing` saves
     more.
 
+    Args:
+        module: a SpaceTimeUnet, or anything else that holds a SpatioTemporalAttention.
+        frames: frames of all samples at once, over space.
+        pixels: pixels at once, over frames.
+
     Raises:
-        ValueError: if a number is below 1.
+        ValueError: if a number is below 1, or `module` holds no SpatioTemporalAttention, as an
+            inflated model of another library.
+
+    Example:
+        >>> unet = SpaceTimeUnet(dim=8, attn_dim_head=8, attn_heads=2)
+        >>> chunk_attention(unet, frames=4, pixels=1024)
     """
     for name, size in (("frames", frames), ("pixels", pixels)):
         if size is not None:
             at_least(1, **{name: size})
-    for part in module.modules():
-        if isinstance(part, SpatioTemporalAttention):
-            part.frames_at_once, part.pixels_at_once = frames, pixels
+    found = [part for part in module.modules() if isinstance(part, SpatioTemporalAttention)]
+    if not found:
+        raise ValueError(
+            f"`module` (a {type(module).__name__}) must hold a SpatioTemporalAttention: no other "
+            "attention goes in chunks"
+        )
+    for part in found:
+        part.frames_at_once, part.pixels_at_once = frames, pixels
 
 
 def in_pieces(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,8 +42,9 @@ class TemporalConv(nn.Conv2d):
             and self.padding in [(padding, 0) for padding in range(weight.shape[2])]
         )
         if over_frames:
-            return conv_over_frames(input, weight, bias, self.padding[0])
-        return super()._conv_forward(input, weight, bias)
+            return conv_over_frames(input, weight, bias, int(self.padding[0]))
+        out: Tensor = super()._conv_forward(input, weight, bias)
+        return out
 
 
 def frames_around(kernel_size: int, causal: bool = False) -> tuple[int, int]:
@@ -87,17 +90,31 @@ class PseudoConv3d(nn.Module):
     Weight decay pulls the identity towards zero: leave `temporal_parameters` out of it.
 
     Shapes: image (b dim h w) -> (b dim_out h w); video (b dim f h w) -> (b dim_out f h w).
+
+    Args:
+        dim: channels in.
+        dim_out: channels out; as many as in if None.
+        kernel_size: in height and width.
+        temporal_kernel_size: over frames; `kernel_size` if None.
+        causal: a frame sees only itself and earlier ones.
+
+    Example:
+        >>> conv = PseudoConv3d(dim=16, dim_out=32)
+        >>> conv(torch.randn(2, 16, 8, 8)).shape
+        torch.Size([2, 32, 8, 8])
+        >>> conv(torch.randn(2, 16, 5, 8, 8)).shape
+        torch.Size([2, 32, 5, 8, 8])
     """
 
     @typechecked
     def __init__(
         self,
-        dim: int,                                # channels in
-        dim_out: int | None = None,              # channels out; as many as in if None
-        kernel_size: int = 3,                    # in height and width
+        dim: int,
+        dim_out: int | None = None,
+        kernel_size: int = 3,
         *,
-        temporal_kernel_size: int | None = None,  # over frames; `kernel_size` if None
-        causal: bool = False,                    # a frame sees only itself and earlier ones
+        temporal_kernel_size: int | None = None,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         dim_out = dim if dim_out is None else dim_out
@@ -114,7 +131,7 @@ class PseudoConv3d(nn.Module):
         self.causal = causal
         self.around = frames_around(temporal_kernel_size, causal)
         self.spatial_conv = nn.Conv2d(dim, dim_out, kernel_size, padding=kernel_size // 2)
-        self.temporal_conv = None
+        self.temporal_conv: TemporalConv | None = None
         if kernel_size > 1 or temporal_kernel_size > 1:
             self.temporal_conv = zero_init(temporal_conv(dim_out, self.around))
             nn.init.eye_(self.temporal_conv.weight.detach()[:, :, self.around[0], 0])
@@ -152,13 +169,18 @@ class PseudoConv3d(nn.Module):
             out = temporal.choose(convolve(self.temporal_conv, seen, self.around), out)
         return as_given(out, x)
 
+    if TYPE_CHECKING:
+        __call__ = forward
+
     def in_space(self, images: Tensor, memory_format: torch.memory_format) -> Tensor:
         """The convolution in every frame; an even kernel would add a row and a column."""
         height, width = images.shape[2:]
-        out = self.spatial_conv(images)[..., :height, :width]
+        out: Tensor = self.spatial_conv(images)[..., :height, :width]
         return out.contiguous(memory_format=memory_format)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: object
+    ) -> None:
         with_pixels(state_dict, prefix + "temporal_conv.weight")
         super()._load_from_state_dict(state_dict, prefix, *args)
 

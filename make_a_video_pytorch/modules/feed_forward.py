@@ -50,7 +50,8 @@ class NormedProjection(nn.Sequential):
     def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         norm, project = self
         x = norm(x)
-        return project(x if dtype is None else x.to(dtype))
+        out: Tensor = project(x if dtype is None else x.to(dtype))
+        return out
 
 
 class FeedForward(nn.Module):
@@ -60,14 +61,14 @@ class FeedForward(nn.Module):
     plain feed-forward of `mult`; NormFormer (Shleifer et al. 2021) for the norm.
 
     Shapes: image (b dim h w) or video (b dim f h w), returned unchanged.
+
+    Args:
+        dim: channels in and out.
+        mult: hidden width of the equivalent plain feed-forward, in `dim`s.
     """
 
     @typechecked
-    def __init__(
-        self,
-        dim: int,               # channels, in and out
-        mult: int | float = 4,  # hidden width of the equivalent plain feed-forward, in `dim`s
-    ) -> None:
+    def __init__(self, dim: int, mult: int | float = 4) -> None:
         super().__init__()
         at_least(1, dim=dim)
         inner_dim = int(dim * mult * 2 / 3)
@@ -95,7 +96,9 @@ class FeedForward(nn.Module):
         dtype = torch.float16 if video.dtype == torch.float16 else None
         return as_given(self.proj_out(tokens, dtype).movedim(-1, 1), x)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: object
+    ) -> None:
         # 0.4.0 has 1x1x1 convolutions, and shifts the second half of the hidden layer outright
         weight = state_dict.get(prefix + "proj_in.0.weight")
         if weight is not None and weight.ndim == 5:

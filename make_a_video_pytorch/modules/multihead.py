@@ -25,17 +25,25 @@ class Attention(nn.Module):
     Shapes: `x` (b n ... dim), `rel_pos_bias` (heads n n), `angles` of rotary positions
     (n dim_head/2), `mask` (b n), False for tokens that are not to be seen; returns the shape of
     `x`. With a `window`, `bias_span(n, window)` stands for n in the bias.
+
+    Args:
+        dim: channels in and out.
+        dim_head: width of a head.
+        heads: number of heads.
+        flash: fused kernels.
+        causal: a token sees only itself and earlier ones.
+        window: how many tokens on either side one sees; all if None.
     """
 
     @typechecked
     def __init__(
         self,
-        dim: int,              # channels, in and out
-        dim_head: int = 64,    # width of a head
-        heads: int = 8,        # number of heads
-        flash: bool = True,    # fused kernels
-        causal: bool = False,  # a token sees only itself and earlier ones
-        window: int | None = None,  # how many tokens on either side one sees; all if None
+        dim: int,
+        dim_head: int = 64,
+        heads: int = 8,
+        flash: bool = True,
+        causal: bool = False,
+        window: int | None = None,
     ) -> None:
         super().__init__()
         at_least(1, dim=dim, dim_head=dim_head, heads=heads)
@@ -68,9 +76,12 @@ class Attention(nn.Module):
             q, k = rotate(q, angles), rotate(k, angles)
         out = self.attend(*(t.transpose(1, 2) for t in (q, k, v)), bias=rel_pos_bias, mask=mask)
         out = out.transpose(1, 2).reshape(*x.shape[:-1], self.heads * self.dim_head)
-        return self.to_out(out)
+        projected: Tensor = self.to_out(out)
+        return projected
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: object
+    ) -> None:
         split_keys_and_values(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -83,16 +94,23 @@ class CrossAttention(nn.Module):
 
     Shapes: `x` (b ... dim), `context` (b n context_dim), `context_mask` (b n), False for tokens
     that are not to be seen; returns the shape of `x`.
+
+    Args:
+        dim: channels in and out.
+        context_dim: features of a token.
+        dim_head: width of a head.
+        heads: number of heads.
+        flash: fused kernels.
     """
 
     @typechecked
     def __init__(
         self,
-        dim: int,            # channels, in and out
-        context_dim: int,    # features of a token
-        dim_head: int = 64,  # width of a head
-        heads: int = 8,      # number of heads
-        flash: bool = True,  # fused kernels
+        dim: int,
+        context_dim: int,
+        dim_head: int = 64,
+        heads: int = 8,
+        flash: bool = True,
     ) -> None:
         super().__init__()
         at_least(1, dim=dim, context_dim=context_dim, dim_head=dim_head, heads=heads)
@@ -129,9 +147,12 @@ class CrossAttention(nn.Module):
         out = self.attend(q, k, v, mask=context_mask).transpose(1, 2).flatten(2)
         if context_mask is not None:
             out = out.masked_fill(~context_mask.any(1)[:, None, None], 0)
-        return self.to_out(out).view(x.shape)
+        projected: Tensor = self.to_out(out)
+        return projected.view(x.shape)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: object
+    ) -> None:
         split_keys_and_values(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from einops import rearrange
 from einops.layers.torch import Rearrange
@@ -27,15 +29,28 @@ class Downsample(nn.Module):
     Shapes: image (b dim h w) -> (b dim h/2 w/2); video (b dim f h w) -> (b dim f' h/2 w/2),
     with f' = f / 2 under `downsample_time`. In a batch of videos and images (`enable_time` a
     tensor) f' = f: a halved clip fills the first half of the frames, and zeros the second.
+
+    Args:
+        dim: channels in and out.
+        downsample_space: halve height and width.
+        downsample_time: halve the frames.
+        nonlin: a SiLU after each projection.
+
+    Example:
+        >>> down = Downsample(16, downsample_time=True)
+        >>> down(torch.randn(2, 16, 8, 8)).shape
+        torch.Size([2, 16, 4, 4])
+        >>> down(torch.randn(2, 16, 6, 8, 8)).shape
+        torch.Size([2, 16, 3, 4, 4])
     """
 
     @typechecked
     def __init__(
         self,
-        dim: int,                      # channels, in and out
-        downsample_space: bool = True,  # halve height and width
-        downsample_time: bool = False,  # halve the frames
-        nonlin: bool = False,          # a SiLU after each projection
+        dim: int,
+        downsample_space: bool = True,
+        downsample_time: bool = False,
+        nonlin: bool = False,
     ) -> None:
         super().__init__()
         at_least(1, dim=dim)
@@ -45,7 +60,8 @@ class Downsample(nn.Module):
                 f"(={downsample_time}) must be True"
             )
         self.dim = dim
-        self.down_space = self.down_time = None
+        self.down_space: nn.Sequential | None = None
+        self.down_time: nn.Sequential | None = None
         if downsample_space:
             self.down_space = nn.Sequential(
                 Rearrange("b f (h p) (w q) c -> b f h w (p q c)", p=2, q=2),
@@ -73,20 +89,25 @@ class Downsample(nn.Module):
         """
         video, temporal = as_video(x, self.dim, enable_time)
         frames, height, width = video.shape[2:]
-        halve_time = temporal.runs and self.down_time is not None
+        down_time = self.down_time if temporal.runs else None
         if self.down_space is not None:
             must_be_multiple(2, "to be halved", height=height, width=width)
-        if halve_time:
+        if down_time is not None:
             must_be_multiple(2, "to be halved", frames=frames)
 
         tokens = video.movedim(1, -1)
         if self.down_space is not None:
             tokens = self.down_space(tokens)
-        if halve_time:
-            tokens = temporal.halve(tokens, self.down_time(tokens))
+        if down_time is not None:
+            tokens = temporal.halve(tokens, down_time(tokens))
         return as_given(tokens.movedim(-1, 1), x)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: object
+    ) -> None:
         # 0.4.0 has 1x1 convolutions and folds as (c neighbour)
         for name, neighbours in (("down_space.1.weight", 4), ("down_time.1.weight", 2)):
             weight = state_dict.get(prefix + name)
@@ -108,15 +129,28 @@ class Upsample(nn.Module):
     Shapes: image (b dim h w) -> (b dim 2h 2w); video (b dim f h w) -> (b dim f' 2h 2w), with
     f' = 2f under `upsample_time`. In a batch of videos and images (`enable_time` a tensor)
     f' = f: a clip is the first half of the frames, as `Downsample` leaves it.
+
+    Args:
+        dim: channels in and out.
+        upsample_space: double height and width.
+        upsample_time: double the frames.
+        nonlin: a SiLU after each projection.
+
+    Example:
+        >>> up = Upsample(16, upsample_time=True)
+        >>> up(torch.randn(2, 16, 4, 4)).shape
+        torch.Size([2, 16, 8, 8])
+        >>> up(torch.randn(2, 16, 3, 4, 4)).shape
+        torch.Size([2, 16, 6, 8, 8])
     """
 
     @typechecked
     def __init__(
         self,
-        dim: int,                    # channels, in and out
-        upsample_space: bool = True,  # double height and width
-        upsample_time: bool = False,  # double the frames
-        nonlin: bool = False,        # a SiLU after each projection
+        dim: int,
+        upsample_space: bool = True,
+        upsample_time: bool = False,
+        nonlin: bool = False,
     ) -> None:
         super().__init__()
         at_least(1, dim=dim)
@@ -126,7 +160,8 @@ class Upsample(nn.Module):
                 "must be True"
             )
         self.dim = dim
-        self.up_space = self.up_time = None
+        self.up_space: nn.Sequential | None = None
+        self.up_time: nn.Sequential | None = None
         if upsample_space:
             first_pixel = torch.empty(dim, dim)
             nn.init.kaiming_uniform_(first_pixel)
@@ -162,7 +197,12 @@ class Upsample(nn.Module):
             tokens = temporal.choose(self.up_time(clips), tokens)
         return as_given(tokens.movedim(-1, 1), x)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args) -> None:
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: object
+    ) -> None:
         # 0.4.0 has 1x1 convolutions and folds as (c neighbour)
         for name, neighbours in (("up_space.0", 4), ("up_time.0", 2)):
             weight = state_dict.get(f"{prefix}{name}.weight")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
 from make_a_video_pytorch.modules.conv import PseudoConv3d
@@ -17,17 +19,24 @@ class Block(nn.Module):
     """Pseudo-3D convolution, RMSNorm, optionally a scale and a shift, SiLU.
 
     Shapes: image (b dim h w) -> (b dim_out h w); video (b dim f h w) -> (b dim_out f h w).
+
+    Args:
+        dim: channels in.
+        dim_out: channels out.
+        kernel_size: in height and width.
+        temporal_kernel_size: over frames; `kernel_size` if None.
+        causal: a frame sees only itself and earlier ones.
     """
 
     @typechecked
     def __init__(
         self,
-        dim: int,                                # channels in
-        dim_out: int,                            # channels out
-        kernel_size: int = 3,                    # in height and width
-        temporal_kernel_size: int | None = None,  # over frames; `kernel_size` if None
+        dim: int,
+        dim_out: int,
+        kernel_size: int = 3,
+        temporal_kernel_size: int | None = None,
         *,
-        causal: bool = False,                    # a frame sees only itself and earlier ones
+        causal: bool = False,
     ) -> None:
         super().__init__()
         self.project = PseudoConv3d(
@@ -52,7 +61,10 @@ class Block(nn.Module):
         if by_hand(out) and is_plain(self.norm, RMSNorm) and is_plain(self.act, nn.SiLU):
             return self.norm.then_silu(out, scale, shift)
         out = self.norm(out)
-        return self.act(out if scale is None else out * (scale + 1) + shift)
+        if scale is not None and shift is not None:
+            out = out * (scale + 1) + shift
+        activated: Tensor = self.act(out)
+        return activated
 
 
 class ResnetBlock(nn.Module):
@@ -63,27 +75,40 @@ class ResnetBlock(nn.Module):
 
     Shapes: image (b dim h w) -> (b dim_out h w); video (b dim f h w) -> (b dim_out f h w);
     `timestep_emb` (b timestep_cond_dim), or a frame its own (b f timestep_cond_dim).
+
+    Args:
+        dim: channels in.
+        dim_out: channels out.
+        timestep_cond_dim: width of the timestep's embedding, which a `TimestepEmbedding` makes;
+            none is taken if None.
+        causal: a frame sees only itself and earlier ones.
+
+    Example:
+        >>> block = ResnetBlock(16, 32)
+        >>> block(torch.randn(2, 16, 5, 8, 8)).shape
+        torch.Size([2, 32, 5, 8, 8])
+        >>> block(torch.randn(2, 16, 5, 8, 8), enable_time=False).shape
+        torch.Size([2, 32, 5, 8, 8])
     """
 
     @typechecked
     def __init__(
         self,
-        dim: int,                             # channels in
-        dim_out: int,                         # channels out
+        dim: int,
+        dim_out: int,
         *,
-        timestep_cond_dim: int | None = None,  # width of the timestep embedding, if there is one
-        causal: bool = False,                 # a frame sees only itself and earlier ones
+        timestep_cond_dim: int | None = None,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         self.dim = dim
         self.timestep_cond_dim = timestep_cond_dim
-        self.timestep_mlp = None
+        self.timestep_mlp: nn.Sequential | None = None
         if timestep_cond_dim is not None:
             at_least(1, timestep_cond_dim=timestep_cond_dim)
-            self.timestep_mlp = nn.Sequential(
-                nn.SiLU(), nn.Linear(timestep_cond_dim, dim_out * 2)
-            )
-            nn.init.zeros_(self.timestep_mlp[1].bias)  # no condition, no change
+            project = nn.Linear(timestep_cond_dim, dim_out * 2)
+            nn.init.zeros_(project.bias)  # no condition, no change
+            self.timestep_mlp = nn.Sequential(nn.SiLU(), project)
         self.block1 = Block(dim, dim_out, causal=causal)
         self.block2 = Block(dim_out, dim_out, causal=causal)
         self.res_conv = PseudoConv3d(dim, dim_out, 1) if dim != dim_out else nn.Identity()
@@ -105,30 +130,44 @@ class ResnetBlock(nn.Module):
             frame_mask: False (b f) for frames that are padding at the end of a shorter clip.
 
         Raises:
+            TypeError: if `timestep_emb` is no tensor; `enable_time` comes after it.
             ValueError: if `x` is neither an image nor a video, or not of `dim` channels, if
                 `timestep_emb` is missing, not taken, or of another shape, or if `enable_time` or
                 `frame_mask` is a tensor of another shape or not of bools.
         """
+        if isinstance(timestep_emb, bool):
+            raise TypeError(
+                f"`timestep_emb` (={timestep_emb}) must be a tensor: give `enable_time`, which "
+                "comes after it, by its name"
+            )
         if (timestep_emb is None) != (self.timestep_mlp is None):
             needed = "given, as" if timestep_emb is None else "left out, since no"
             raise ValueError(f"`timestep_emb` must be {needed} `timestep_cond_dim` was given")
         must_be_floating(timestep_emb=timestep_emb)
         video, temporal = as_video(x, self.dim, enable_time, frame_mask)
 
-        scale_shift = None
-        if timestep_emb is not None:
-            batch, frames, width = video.shape[0], video.shape[2], self.timestep_cond_dim
-            if not is_one_of(timestep_emb.shape, (batch, width), (batch, frames, width)):
-                raise ValueError(
-                    f"`timestep_emb` (shape {tuple(timestep_emb.shape)}) must be "
-                    f"(b, timestep_cond_dim) = {(batch, width)} or (b, f, timestep_cond_dim) = "
-                    f"{(batch, frames, width)}"
-                )
-            emb = timestep_emb if timestep_emb.ndim == 3 else timestep_emb[:, None]
-            scale_shift = self.timestep_mlp(emb).movedim(-1, 1)[..., None, None].chunk(2, dim=1)
+        scale_shift = None if timestep_emb is None else self.scale_and_shift(timestep_emb, video)
         out = self.block1(video, scale_shift, temporal)
         out = self.block2(out, enable_time=temporal)
         return as_given(out + self.res_conv(video), x)
+
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def scale_and_shift(self, timestep_emb: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
+        """What a `timestep_emb` makes of itself for a video (b dim f h w): (b dim_out f|1 1 1)."""
+        assert self.timestep_cond_dim is not None
+        assert self.timestep_mlp is not None
+        batch, frames, width = video.shape[0], video.shape[2], self.timestep_cond_dim
+        if not is_one_of(timestep_emb.shape, (batch, width), (batch, frames, width)):
+            raise ValueError(
+                f"`timestep_emb` (shape {tuple(timestep_emb.shape)}) must be "
+                f"(b, timestep_cond_dim) = {(batch, width)} or (b, f, timestep_cond_dim) = "
+                f"{(batch, frames, width)}"
+            )
+        emb = timestep_emb if timestep_emb.ndim == 3 else timestep_emb[:, None]
+        scale, shift = self.timestep_mlp(emb).movedim(-1, 1)[..., None, None].chunk(2, dim=1)
+        return scale, shift
 
     def start_as_identity(self) -> None:
         """Make a block of `dim` = `dim_out` give what it is given."""

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention: backend choice, bias, causality, chunking.
+"""Scaled dot-product attention: in blocks under a window, in chunks where it is large.
 
 Letters: b batch, g heads (pixels may be folded into them), i queries, j keys, d head dim.
 """
@@ -6,16 +6,13 @@ Letters: b batch, g heads (pixels may be folded into them), i queries, j keys, d
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from make_a_video_pytorch.ops.attention_kernels import attention, hidden
 from make_a_video_pytorch.ops.checks import at_least, typechecked
-from make_a_video_pytorch.ops.gradients.attention import attention_with_bias
-from make_a_video_pytorch.ops.torch_internals import is_in_forward_mode
 
 # A CUDA grid has at most this many blocks in the dimensions that the fused kernels give to the
 # batch and to the heads (pytorch#142228).
@@ -39,15 +36,16 @@ class Attend(nn.Module):
     returns (b g i d), laid out b i g d in memory where the kernel does so. Under a window shorter
     than the sequence the bias is one of offsets, (heads s s) with s = `bias_span(j, window)`. A
     query that sees no key gets finite numbers that mean nothing.
+
+    Args:
+        flash: fused kernels; False is the explicit softmax, which can be differentiated twice.
+        causal: query i sees keys 0 .. i only.
+        window: query i sees keys i - window .. i + window only.
     """
 
     @typechecked
     def __init__(
-        self,
-        *,
-        flash: bool = True,          # fused kernels; False: explicit softmax, twice differentiable
-        causal: bool = False,        # query i sees keys 0 .. i only
-        window: int | None = None,   # query i sees keys i - window .. i + window only
+        self, *, flash: bool = True, causal: bool = False, window: int | None = None
     ) -> None:
         super().__init__()
         if window is not None:
@@ -64,17 +62,23 @@ class Attend(nn.Module):
         bias: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        if is_windowed(k.shape[2], self.window):
-            return self.in_blocks(q, k, v, bias, mask)
+        if self.window is not None and is_windowed(k.shape[2], self.window):
+            return self.in_blocks(q, k, v, bias, mask, self.window)
         mask = None if mask is None else mask[:, None, None]
         return self.in_chunks(q, k, v, bias, mask, self.causal)
 
     def in_blocks(
-        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        bias: Tensor | None,
+        mask: Tensor | None,
+        window: int,
     ) -> Tensor:
         """Blocks of `window` queries, each with the keys from one block before to one after."""
         length, heads = q.shape[2], 1 if bias is None else bias.shape[0]
-        window, after = self.window, 0 if self.causal else self.window
+        after = 0 if self.causal else window
         blocks = -(-length // window)
         filled = blocks * window
         span = 2 * window + after  # a block of queries from s on sees keys from s - window on
@@ -83,7 +87,8 @@ class Attend(nn.Module):
             # b (pixels heads) n d -> b (pixels blocks heads) size d: with the blocks in the
             # heads, the samples of the batch share one bias
             x = F.pad(x, (0, 0, before, behind + filled - length)).unfold(2, size, window)
-            return x.mT.unflatten(1, (-1, heads)).transpose(2, 3).flatten(1, 3)
+            blocked: Tensor = x.mT.unflatten(1, (-1, heads)).transpose(2, 3).flatten(1, 3)
+            return blocked
 
         start = torch.arange(0, filled, window, device=q.device)[:, None, None]
         query = start + torch.arange(window, device=q.device)[:, None]
@@ -105,8 +110,8 @@ class Attend(nn.Module):
             mask,
             causal=False,
         )
-        out = out.unflatten(1, (-1, blocks, heads)).transpose(2, 3)
-        return out.flatten(3, 4).flatten(1, 2)[:, :, :length]
+        whole: Tensor = out.unflatten(1, (-1, blocks, heads)).transpose(2, 3).flatten(3, 4)
+        return whole.flatten(1, 2)[:, :, :length]
 
     def in_chunks(
         self,
@@ -129,10 +134,11 @@ class Attend(nn.Module):
         if q.shape[1] > head_step:
             outs = []
             for start in range(0, q.shape[1], head_step):
-                part = (t[:, start : start + head_step] for t in (q, k, v))
+                here = slice(start, start + head_step)
                 bias_here, mask_here = bias_of_heads(bias, start, head_step), mask
                 if mask is not None and mask.shape[1] > 1:
-                    mask_here = mask[:, start : start + head_step]
+                    mask_here = mask[:, here]
+                part = q[:, here], k[:, here], v[:, here]
                 outs.append(self.in_chunks(*part, bias_here, mask_here, causal))
             return cat(outs, dim=1)
         if bias is not None:
@@ -143,49 +149,21 @@ class Attend(nn.Module):
         if mask is not None:
             bias = q.new_zeros(()) if bias is None else bias
             bias = bias.masked_fill(~mask, hidden(q.dtype))
-        if causal and bias is not None:  # no kernel takes both
-            bias, causal = mask_future(bias.expand(*bias.shape[:2], q.shape[2], -1)), False
-        # no fused kernel has forward-mode derivatives
-        attend = fused if self.flash and not is_in_forward_mode() else explicit
-        return attend(q, k, v, bias, causal)
+        return attention(q, k, v, bias, causal, self.flash)
 
     def extra_repr(self) -> str:
         window = "" if self.window is None else f", window={self.window}"
         return f"flash={self.flash}, causal={self.causal}{window}"
 
 
-def is_windowed(length: int, window: int | None) -> bool:
+def is_windowed(length: int, window: int) -> bool:
     """Whether a `window` hides anything in a sequence of this `length`."""
-    return window is not None and window < length - 1
+    return window < length - 1
 
 
 def bias_span(length: int, window: int | None) -> int:
     """For how many successive positions a bias is needed in a sequence of this `length`."""
-    return 3 * window if is_windowed(length, window) else length
-
-
-def fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool) -> Tensor:
-    """Attention on a fused kernel, with `bias` (b|1 g|1 i j) or `causal`, not both."""
-    with backends_for(q, k, v, bias):
-        if bias is None:
-            return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        out = attention_with_bias(q, k, v, bias)
-    if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
-        # it takes another kernel's layout for this one's
-        in_memory = out.transpose(1, 2).clone(memory_format=torch.contiguous_format)
-        return in_memory.transpose(1, 2)
-    return out
-
-
-def explicit(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool) -> Tensor:
-    """The same attention, written out."""
-    sim = (q * q.shape[-1] ** -0.5) @ k.mT
-    if bias is not None:
-        sim = sim + bias
-    if causal:
-        sim = mask_future(sim)
-    attn = sim.softmax(dim=-1, dtype=torch.promote_types(sim.dtype, torch.float32))
-    return attn.to(v.dtype) @ v
+    return 3 * window if window is not None and is_windowed(length, window) else length
 
 
 def chunk_sizes(q: Tensor, k: Tensor, bias: Tensor | None) -> tuple[int, int]:
@@ -216,34 +194,3 @@ def cat(parts: list[Tensor], dim: int) -> Tensor:
     """Concatenate (b g i d) tensors along b (0) or g (1), laid out b i g d in memory."""
     in_memory = [part.transpose(1, 2) for part in parts]
     return torch.cat(in_memory, dim={0: 0, 1: 2}[dim]).transpose(1, 2)
-
-
-def mask_future(sim: Tensor) -> Tensor:
-    """Hide the positions (i, j > i) of scores or a bias."""
-    future = torch.ones(sim.shape[-2:], dtype=torch.bool, device=sim.device).triu(1)
-    return sim.masked_fill(future, hidden(sim.dtype))
-
-
-def hidden(dtype: torch.dtype) -> float:
-    """A bias that hides a key, and is finite in sum with its score, in fp16 too."""
-    return torch.finfo(dtype).min / 2
-
-
-def backends_for(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
-) -> AbstractContextManager[None]:
-    """Keep torch from the backends that are wrong or slow for these inputs."""
-    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
-    if q.is_cuda and bias is not None:
-        if bias.requires_grad and not needs_grad:
-            # The fused backward for a bias alone reads out of bounds (pytorch#188302).
-            return sdpa_kernel([SDPBackend.MATH])
-        # cuDNN returns NaN gradients for some lengths with a mask (pytorch#196678).
-        return sdpa_kernel(
-            [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-        )
-    if q.device.type == "cpu" and needs_grad and q.dtype in (torch.bfloat16, torch.float16):
-        # Forward and backward on two cores, 8 to 2,048 tokens: flash is 2 to 5 times slower in
-        # bf16, 6 to 13 times in fp16. The price is memory for all the scores.
-        return sdpa_kernel([SDPBackend.MATH])
-    return nullcontext()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -13,12 +14,26 @@ from torch import Tensor
 if Version(torch.__version__).release < (2, 6):
     raise ImportError(f"make-a-video-pytorch needs torch 2.6 or later, found {torch.__version__}")
 
-T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., object])
 
 
-def typechecked(function: T) -> T:
+def typechecked(function: F) -> F:
     """Check the annotated arguments of `function` on every call; a violation is a TypeError."""
-    return beartype(conf=BeartypeConf(violation_type=TypeError))(function)
+    return beartype(conf=BeartypeConf(violation_type=WrongType, is_color=False))(function)
+
+
+class WrongType(TypeError):
+    """A TypeError that says of an argument what beartype says at more length."""
+
+    def __init__(self, message: str) -> None:
+        said = re.compile(r"parameter (\w+)=(.*?) violates type hint (.*?), as ", re.DOTALL)
+        if found := said.search(message):
+            name, value, hint = found.groups()
+            hint = re.sub(r"<class '(.*?)'>", r"\1", hint)
+            hint = re.sub(r"\b(?:\w+\.)+", "", hint)  # the modules of the types
+            value = value.strip('"')  # around what is no string
+            message = f"`{name}` (={value}) must be of type {hint}"
+        super().__init__(message)
 
 
 def at_least(minimum: int, **arguments: int) -> None:
@@ -39,7 +54,7 @@ def must_be_floating(**arguments: object) -> None:
     """Raise an error that names the first of `arguments` that is given and no floating tensor."""
     must_be_tensor(**arguments)
     for name, value in arguments.items():
-        if value is not None and not value.is_floating_point():
+        if isinstance(value, Tensor) and not value.is_floating_point():
             raise ValueError(f"`{name}` ({value.dtype}) must be of a floating point dtype")
 
 

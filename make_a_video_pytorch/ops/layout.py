@@ -47,7 +47,8 @@ def fold_frames(video: Tensor) -> Tensor:
 
 def unfold_frames(images: Tensor, frames: int) -> Tensor:
     """(b f) c h w -> b c f h w, a view in the library's layout."""
-    return images.movedim(1, -1).unflatten(0, (-1, frames)).movedim(-1, 1)
+    pixels: Tensor = images.movedim(1, -1).unflatten(0, (-1, frames))
+    return pixels.movedim(-1, 1)
 
 
 def fold_pixels(video: Tensor) -> Tensor:
@@ -57,7 +58,8 @@ def fold_pixels(video: Tensor) -> Tensor:
 
 def unfold_pixels(pixels: Tensor, height: int, width: int) -> Tensor:
     """b c f (h w) -> b c f h w, a view in the library's layout."""
-    return pixels.movedim(1, -1).unflatten(2, (height, width)).movedim(-1, 1)
+    video: Tensor = pixels.movedim(1, -1).unflatten(2, (height, width))
+    return video.movedim(-1, 1)
 
 
 def is_planar(images: Tensor) -> bool:

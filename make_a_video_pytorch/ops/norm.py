@@ -15,14 +15,14 @@ class RMSNorm(nn.Module):
     Statistics are taken in fp32 at least and the input's dtype is returned.
 
     Shapes: any shape with `chan` entries in dimension `dim`, returned unchanged.
+
+    Args:
+        chan: size of the normalised dimension.
+        dim: which dimension that is.
     """
 
     @typechecked
-    def __init__(
-        self,
-        chan: int,     # size of the normalised dimension
-        dim: int = 1,  # which dimension that is
-    ) -> None:
+    def __init__(self, chan: int, dim: int = 1) -> None:
         super().__init__()
         at_least(1, chan=chan)
         self.dim = dim
@@ -35,11 +35,12 @@ class RMSNorm(nn.Module):
     def then_silu(self, x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
         """`silu(self(x) * (scale + 1) + shift)`; both or none of the two are given."""
         axis = self.dim % x.ndim - x.ndim  # from behind, where what broadcasts is aligned
-        x, scale, shift = (
+        scale, shift = (
             t if t is None else t[(None,) * (x.ndim - t.ndim)].movedim(axis, -1)
-            for t in (x, scale, shift)
+            for t in (scale, shift)
         )
-        out = rms_norm(x, self.gamma.to(x.dtype), epsilon(x.dtype), scale, shift, silu=True)
+        last, gamma = x.movedim(axis, -1), self.gamma.to(x.dtype)
+        out = rms_norm(last, gamma, epsilon(x.dtype), scale, shift, silu=True)
         return out.movedim(-1, axis)
 
     def extra_repr(self) -> str:

@@ -7,6 +7,8 @@ from typing import TypeVar
 from torch import nn
 from torch.nn import Parameter
 
+from make_a_video_pytorch.ops.checks import typechecked
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -22,10 +24,10 @@ def acts_across_frames(module: nn.Module, *names: str) -> None:
 
     So is what is wrapped around such a child, or put in its place, later.
     """
-    module._across_frames = names
+    vars(module)["_across_frames"] = names
     for part in temporal_modules(module):
         for inner in part.modules():
-            inner.is_temporal = True
+            vars(inner)["is_temporal"] = True
 
 
 def temporal_modules(module: nn.Module) -> list[nn.Module]:
@@ -39,6 +41,7 @@ def temporal_modules(module: nn.Module) -> list[nn.Module]:
     return found
 
 
+@typechecked
 def temporal_parameters(module: nn.Module) -> list[Parameter]:
     """The parameters of `module` that act across frames, each once.
 
@@ -48,6 +51,10 @@ def temporal_parameters(module: nn.Module) -> list[Parameter]:
 
     Args:
         module: one of this library's modules, or any module built from them.
+
+    Example:
+        >>> sum(parameter.numel() for parameter in temporal_parameters(PseudoConv3d(4)))
+        52
     """
     found: dict[Parameter, None] = {}
     for part in temporal_modules(module):
@@ -55,7 +62,16 @@ def temporal_parameters(module: nn.Module) -> list[Parameter]:
     return list(found)
 
 
+@typechecked
 def spatial_parameters(module: nn.Module) -> list[Parameter]:
-    """The parameters of `module` that act within a frame: all but its `temporal_parameters`."""
+    """The parameters of `module` that act within a frame: all but its `temporal_parameters`.
+
+    Args:
+        module: one of this library's modules, or any module built from them.
+
+    Example:
+        >>> for parameter in spatial_parameters(PseudoConv3d(4)):  # train nothing but motion
+        ...     parameter.requires_grad_(False)
+    """
     across_frames = set(temporal_parameters(module))
     return [parameter for parameter in module.parameters() if parameter not in across_frames]

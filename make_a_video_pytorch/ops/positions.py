@@ -17,14 +17,14 @@ class SinusoidalPosEmb(nn.Module):
     by Ho et al. 2020. Computed in fp32 at least, whatever the input's dtype.
 
     Shapes: (n) -> (n dim). An odd `dim` ends in a zero.
+
+    Args:
+        dim: width of the embedding, at least 2.
+        theta: ratio of the longest period to the shortest.
     """
 
     @typechecked
-    def __init__(
-        self,
-        dim: int,               # width of the embedding, at least 2
-        theta: float | int = 10_000,  # ratio of the longest period to the shortest
-    ) -> None:
+    def __init__(self, dim: int, theta: float | int = 10_000) -> None:
         super().__init__()
         at_least(2, dim=dim)
         self.dim = dim
@@ -48,17 +48,16 @@ class ContinuousPositionBias(nn.Module):
     Shapes: sizes (s_1, ..., s_num_dims) -> (heads n n), n their product; entry (i, j) belongs to
     the offset from j to i. `device` and `dtype` are those of what attends, torch's default ones if
     left out.
+
+    Args:
+        dim: hidden width of the MLP.
+        heads: attention heads, each with a bias of its own.
+        num_dims: 1 for frames, 2 for height and width.
+        layers: hidden layers.
     """
 
     @typechecked
-    def __init__(
-        self,
-        *,
-        dim: int,           # hidden width of the MLP
-        heads: int,         # attention heads, each with a bias of its own
-        num_dims: int = 1,  # 1 for frames, 2 for height and width
-        layers: int = 2,    # hidden layers
-    ) -> None:
+    def __init__(self, *, dim: int, heads: int, num_dims: int = 1, layers: int = 2) -> None:
         super().__init__()
         at_least(1, dim=dim, heads=heads, num_dims=num_dims, layers=layers)
         self.num_dims = num_dims
@@ -87,7 +86,7 @@ class ContinuousPositionBias(nn.Module):
             table = layer(table)
         index = self.offset_index(*dimensions, device=table.device)
         bias = table.flatten(0, -2).t().index_select(1, index.flatten())
-        return bias.unflatten(1, index.shape)
+        return bias.view(-1, *index.shape)
 
     def start_as_identity(self) -> None:
         """Make the bias zero."""
@@ -114,16 +113,15 @@ class RotaryPositions(nn.Module):
     parameter, and the scores need no bias, so that the pure flash kernel applies.
 
     Shapes: sizes (s_1, ..., s_num_dims) -> angles (n, dim_head / 2) in fp32, n their product.
+
+    Args:
+        dim_head: width of a head, divisible by twice `num_dims`.
+        num_dims: 1 for frames, 2 for height and width.
+        theta: ratio of the longest period to the shortest.
     """
 
     @typechecked
-    def __init__(
-        self,
-        dim_head: int,          # width of a head, divisible by 2 * num_dims
-        *,
-        num_dims: int = 1,      # 1 for frames, 2 for height and width
-        theta: float | int = 10_000,  # ratio of the longest period to the shortest
-    ) -> None:
+    def __init__(self, dim_head: int, *, num_dims: int = 1, theta: float | int = 10_000) -> None:
         super().__init__()
         at_least(1, dim_head=dim_head, num_dims=num_dims)
         if dim_head % (2 * num_dims):

@@ -13,6 +13,8 @@ from make_a_video_pytorch import (
     SpaceTimeUnet,
     SpatioTemporalAttention,
     Upsample,
+    spatial_parameters,
+    temporal_parameters,
 )
 from make_a_video_pytorch.modules.feed_forward import FeedForward
 from make_a_video_pytorch.ops.norm import RMSNorm
@@ -110,17 +112,23 @@ def test_wrong_values_are_refused_by_constructors(build, message):
 
 
 WRONG_TYPES = [
-    (lambda: PseudoConv3d("8"), "dim='8'"),
-    (lambda: PseudoConv3d(8, kernel_size=3.0), "kernel_size=3.0"),
-    (lambda: PseudoConv3d(8, causal=None), 'causal="?None'),
-    (lambda: SpatioTemporalAttention(8, heads=None), 'heads="?None'),
-    (lambda: ResnetBlock(8, "8"), "dim_out='8'"),
-    (lambda: Downsample(8, downsample_time=2.5), "downsample_time=2.5"),
-    (lambda: Upsample(None), 'dim="?None'),
-    (lambda: FeedForward(8, "4"), "mult='4'"),
-    (lambda: SpaceTimeUnet(dim=8.0), "dim=8.0"),
-    (lambda: SpaceTimeUnet(dim=8, dim_mult=3), "dim_mult=3"),
-    (lambda: SpaceTimeUnet(dim=8, self_attns=("no",) * 4), "self_attns="),
+    (lambda: PseudoConv3d("8"), r"^`dim` \(='8'\) must be of type int$"),
+    (lambda: PseudoConv3d(8, kernel_size=3.0), r"`kernel_size` \(=3.0\) must be of type int$"),
+    (lambda: PseudoConv3d(8, causal=None), r"`causal` \(=None\) must be of type bool"),
+    (lambda: SpatioTemporalAttention(8, heads=None), r"`heads` \(=None\) must be of type int$"),
+    (lambda: ResnetBlock(8, "8"), r"`dim_out` \(='8'\) must be of type int$"),
+    (lambda: Downsample(16, 32), r"^`downsample_space` \(=32\) must be of type bool$"),
+    (lambda: Downsample(8, downsample_time=2.5), r"`downsample_time` \(=2.5\) must be of type"),
+    (lambda: Upsample(None), r"`dim` \(=None\) must be of type int"),
+    (lambda: FeedForward(8, "4"), r"`mult` \(='4'\) must be of type (int \| float|float \| int)$"),
+    (lambda: SpaceTimeUnet(dim=8.0), r"`dim` \(=8.0\) must be of type int$"),
+    (lambda: SpaceTimeUnet(dim=8, dim_mult=3), r"`dim_mult` \(=3\) must be of type Sequence\[int"),
+    (lambda: SpaceTimeUnet(dim=8, self_attns=("no",) * 4), r"`self_attns` \(=\('no', "),
+    (
+        lambda: temporal_parameters([PseudoConv3d(3)]),
+        r"(?s)^`module` \(=\[.*must be of type Module$",
+    ),
+    (lambda: spatial_parameters(None), r"`module` \(=None\) must be of type Module"),
     # typos are not swallowed
     (lambda: PseudoConv3d(8, kernel=3), "kernel"),
     (lambda: SpatioTemporalAttention(8, head=3), "head"),
@@ -176,6 +184,13 @@ def test_pictures_of_whole_numbers_are_refused(entry, dtype):
     for x in (video, video[:, :, 0]):
         with pytest.raises(ValueError, match=rf"`x` \({dtype}\) must be of a floating point dtype"):
             entry.build()(x, **entry.extra())
+
+
+def test_time_that_is_switched_off_by_place_is_told_its_place():
+    x = torch.zeros(1, 3, 2, 2)
+    for block in (ResnetBlock(3, 4), ResnetBlock(3, 4, timestep_cond_dim=5)):
+        with pytest.raises(TypeError, match=r"`timestep_emb` \(=False\) must .* `enable_time`"):
+            block(x, False)
 
 
 def test_an_embedding_of_whole_numbers_is_refused():

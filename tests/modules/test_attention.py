@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from make_a_video_pytorch import SpatioTemporalAttention, chunk_attention
+from make_a_video_pytorch import SpatioTemporalAttention, chunk_attention, inflate
 from make_a_video_pytorch.ops.positions import rotate
 from tests.zoo import randomize
 
@@ -140,3 +140,9 @@ def test_chunks_of_frames_and_pixels_change_nothing_but_the_memory(sizes, kind):
 def test_chunks_of_nothing_are_refused(name):
     with pytest.raises(ValueError, match=rf"`{name}` \(=0\) must be at least 1"):
         chunk_attention(torch.nn.Identity(), **{name: 0})
+
+
+def test_chunks_where_nothing_goes_in_chunks_are_refused():
+    model = inflate(torch.nn.Conv2d(3, 3, 3, padding=1))
+    with pytest.raises(ValueError, match=r"`module` \(a InflatedModel\) must hold a SpatioTemp"):
+        chunk_attention(model, frames=1)

@@ -67,33 +67,6 @@ def test_chunks_keep_the_order_in_memory(monkeypatch, pos_bias):
     assert out.transpose(1, 2).is_contiguous()
 
 
-def test_half_precision_training_on_a_cpu_avoids_the_slow_backward():
-    def allowed(**kwargs):
-        q = torch.randn(1, 2, 3, 8, **kwargs)
-        with attend.backends_for(q, q, q, None):
-            return torch._C._get_flash_sdp_enabled()
-
-    assert not allowed(dtype=torch.bfloat16, requires_grad=True)
-    assert allowed(dtype=torch.bfloat16)
-    assert allowed(requires_grad=True)
-    with torch.no_grad():
-        assert allowed(dtype=torch.bfloat16, requires_grad=True)
-
-
-def test_on_cuda_a_bias_keeps_cudnn_out():
-    class Cuda:
-        is_cuda = requires_grad = True
-
-    q, bias = Cuda(), torch.zeros(1)
-    with attend.backends_for(q, q, q, bias):
-        assert not torch._C._get_cudnn_sdp_enabled()
-        assert torch._C._get_mem_efficient_sdp_enabled()
-    q.requires_grad = False
-    with attend.backends_for(q, q, q, bias.requires_grad_()):  # and then, no fused backward either
-        assert not torch._C._get_mem_efficient_sdp_enabled()
-        assert torch._C._get_math_sdp_enabled()
-
-
 def test_it_says_what_it_does():
     assert repr(Attend(causal=True)) == "Attend(flash=True, causal=True)"
 

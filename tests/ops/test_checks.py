@@ -1,4 +1,7 @@
+from collections.abc import Sequence
+
 import pytest
+import torch
 
 from make_a_video_pytorch.ops.checks import at_least, typechecked
 
@@ -15,5 +18,18 @@ def test_typechecked_raises_a_type_error_that_names_the_argument():
         return number * 2
 
     assert double(3) == 6
-    with pytest.raises(TypeError, match="number='3'"):
+    with pytest.raises(TypeError, match=r"^`number` \(='3'\) must be of type int$"):
         double("3")
+
+
+def test_the_types_are_said_without_their_modules_and_other_messages_stay():
+    @typechecked
+    def first(values: Sequence[int], of: torch.Tensor | None = None) -> int:
+        return "no int" if of is None else 1
+
+    with pytest.raises(TypeError, match=r"^`values` \(=3\) must be of type Sequence\[int\]$"):
+        first(3)
+    with pytest.raises(TypeError, match=r"^`of` \(=\{1: 2\}\) must be of type Tensor \| None$"):
+        first([3], {1: 2})
+    with pytest.raises(TypeError, match="return 'no int' violates"):
+        first([3])

@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
 from torch.autograd import Function
-from torch.autograd.function import FunctionCtx
 
-from make_a_video_pytorch.ops.gradients.by_hand import by_hand, by_torch
+from make_a_video_pytorch.ops.gradients.by_hand import Context, by_hand, by_torch
 
 
 def attention_with_bias(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
@@ -22,7 +21,8 @@ def attention_with_bias(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor
     Shapes: `q` (b g i d), `k` and `v` (b g j d), `bias` (b|1 g i j), finite -> (b g i d).
     """
     if by_hand(q, k, v, bias) and bias.requires_grad and k.shape[-2] > k.shape[-1] and len(q):
-        return AttentionWithBias.apply(q, k, v, bias)
+        out: Tensor = AttentionWithBias.apply(q, k, v, bias)
+        return out
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
@@ -30,20 +30,21 @@ class AttentionWithBias(Function):
     """See `attention_with_bias`."""
 
     @staticmethod
-    @custom_fwd(device_type="cpu")
-    def forward(ctx: FunctionCtx, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    @custom_fwd(device_type="cpu")  # type: ignore[untyped-decorator]
+    def forward(ctx: Context, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         # torch looks whether the bias learns, here too, and would not take a fused kernel
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.detach())
         ctx.save_for_backward(q, k, v, bias, out)
         return out
 
     @staticmethod
-    @custom_bwd(device_type="cpu")
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    @custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, bias, out = ctx.saved_tensors
         if torch.is_grad_enabled():
             return by_torch(F.scaled_dot_product_attention, (*inputs, bias), grad)
-        of_q, of_k, of_v, of_bias = [], [], [], []
+        of_q, of_k, of_v = [], [], []
+        of_bias: list[Tensor] = []
         biases = bias.expand(grad.shape[0], -1, -1, -1)
         for q, k, v, b, o, g in zip(*inputs, biases, out, grad, strict=True):
             q = q * q.shape[-1] ** -0.5
@@ -52,5 +53,5 @@ class AttentionWithBias(Function):
             of_scores = (g @ v.mT).sub_((g * o).sum(-1, keepdim=True)).mul_(attn)
             of_q.append((of_scores @ k).mul_(q.shape[-1] ** -0.5))
             of_k.append(of_scores.mT @ q)
-            of_bias = [*of_bias, of_scores] if len(bias) > 1 else [sum([*of_bias, of_scores])]
+            of_bias = [*of_bias, of_scores] if len(bias) > 1 else [sum(of_bias, of_scores)]
         return tuple(map(torch.stack, (of_q, of_k, of_v, of_bias)))

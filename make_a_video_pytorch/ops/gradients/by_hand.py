@@ -6,8 +6,16 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
 from make_a_video_pytorch.ops.torch_internals import is_in_forward_mode, is_transforming
+
+
+class Context(FunctionCtx):
+    """What torch gives to the `forward` and `backward` of a Function, with the types of it."""
+
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
 
 
 def by_hand(x: Tensor, *others: Tensor | None) -> bool:
@@ -19,7 +27,7 @@ def by_hand(x: Tensor, *others: Tensor | None) -> bool:
         and all(t is None or (t.device == x.device and t.dtype == x.dtype) for t in others)
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]  # not in torch's list
         and not is_transforming()
         and not is_in_forward_mode()
         # a tensor made in inference mode, such as a text's embedding, cannot be kept outside of it

@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.amp import custom_bwd, custom_fwd
 from torch.autograd import Function
-from torch.autograd.function import FunctionCtx
 
-from make_a_video_pytorch.ops.gradients.by_hand import by_hand
+from make_a_video_pytorch.ops.gradients.by_hand import Context, by_hand
 
 
 def conv_over_frames(pixels: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
@@ -21,25 +20,33 @@ def conv_over_frames(pixels: Tensor, weight: Tensor, bias: Tensor | None, paddin
     Shapes: `pixels` (b i f n), `weight` (o i k 1), `bias` (o) -> (b o f' n).
     """
     if by_hand(pixels, weight, bias):
-        return ConvOverFrames.apply(pixels, weight, bias, padding)
+        out: Tensor = ConvOverFrames.apply(pixels, weight, bias, padding)
+        return out
     return F.conv2d(pixels, weight, bias, padding=(padding, 0))
+
+
+class ConvContext(Context):
+    """What the forward of `ConvOverFrames` leaves."""
+
+    padding: int
 
 
 class ConvOverFrames(Function):
     """See `conv_over_frames`."""
 
     @staticmethod
-    @custom_fwd(device_type="cpu")  # so that no autocast around backward alone lowers its precision
+    # so that no autocast around backward alone lowers its precision
+    @custom_fwd(device_type="cpu")  # type: ignore[untyped-decorator]
     def forward(
-        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int
+        ctx: ConvContext, x: Tensor, weight: Tensor, bias: Tensor | None, padding: int
     ) -> Tensor:
         ctx.padding = padding
         ctx.save_for_backward(x, weight)
         return F.conv2d(x, weight, bias, padding=(padding, 0))
 
     @staticmethod
-    @custom_bwd(device_type="cpu")
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    @custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
+    def backward(ctx: ConvContext, grad: Tensor) -> tuple[Tensor | None, ...]:
         pixels, weight = ctx.saved_tensors
         of_pixels = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:

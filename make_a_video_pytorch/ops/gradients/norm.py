@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import FunctionCtx
 
-from make_a_video_pytorch.ops.gradients.by_hand import by_hand, by_torch
+from make_a_video_pytorch.ops.gradients.by_hand import Context, by_hand, by_torch
 
 
 def rms_norm(
@@ -29,8 +28,9 @@ def rms_norm(
     """
     others = (gamma, scale, shift)
     if by_hand(x, *others) and all(t is None or within(t, x) for t in others):
-        return FusedRMSNorm.apply(x, gamma, eps, scale, shift, silu)
-    return plain_rms_norm(x, gamma, eps, scale, shift, silu)
+        out: Tensor = FusedRMSNorm.apply(x, gamma, eps, scale, shift, silu)
+        return out
+    return plain_rms_norm(x, gamma, eps, scale, shift, silu=silu)
 
 
 def within(t: Tensor, x: Tensor) -> bool:
@@ -40,7 +40,13 @@ def within(t: Tensor, x: Tensor) -> bool:
 
 
 def plain_rms_norm(
-    x: Tensor, gamma: Tensor, eps: float, scale: Tensor | None, shift: Tensor | None, silu: bool
+    x: Tensor,
+    gamma: Tensor,
+    eps: float,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    *,
+    silu: bool,
 ) -> Tensor:
     """What `rms_norm` is made of."""
     if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():  # takes 1e-12 for zero
@@ -48,8 +54,15 @@ def plain_rms_norm(
         x = (full * (full.square().mean(-1, True) + 1).rsqrt()).to(x.dtype) * gamma
     else:
         x = F.rms_norm(x, gamma.shape, gamma, eps)
-    x = x if scale is None else x * (scale + 1) + shift
+    x = x if scale is None or shift is None else x * (scale + 1) + shift
     return F.silu(x) if silu else x
+
+
+class NormContext(Context):
+    """What the forward of `FusedRMSNorm` leaves."""
+
+    eps: float
+    silu: bool
 
 
 class FusedRMSNorm(Function):
@@ -57,7 +70,7 @@ class FusedRMSNorm(Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: NormContext,
         x: Tensor,
         gamma: Tensor,
         eps: float,
@@ -66,21 +79,23 @@ class FusedRMSNorm(Function):
         silu: bool,
     ) -> Tensor:
         ctx.eps, ctx.silu = eps, silu
-        ctx.save_for_backward(x, gamma, scale, shift)
+        ctx.save_for_backward(x, gamma, scale, shift)  # type: ignore[arg-type]  # None is taken
         out, _ = normalize(x, eps)
-        if scale is None:
+        if scale is None or shift is None:
             out.mul_(gamma)
         else:
             torch.addcmul(shift, out, gamma * (scale + 1), out=out)
         return F.silu(out, inplace=True) if silu else out
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: NormContext, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, gamma, scale, shift = inputs = ctx.saved_tensors
         if torch.is_grad_enabled():
-            of_x, of_gamma, *others = by_torch(
-                lambda x, gamma, *s: plain_rms_norm(x, gamma, ctx.eps, *s, ctx.silu), inputs, grad
-            )
+
+            def again(x: Tensor, gamma: Tensor, *s: Tensor | None) -> Tensor:
+                return plain_rms_norm(x, gamma, ctx.eps, *s, silu=ctx.silu)
+
+            of_x, of_gamma, *others = by_torch(again, inputs, grad)
             return of_x, of_gamma, None, *others, None
         gain = gamma if scale is None else gamma * (scale + 1)
         normed, rate = normalize(x, ctx.eps)
