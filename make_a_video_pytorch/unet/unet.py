@@ -130,8 +130,8 @@ class SpaceTimeUnet(Conditioned, Staged, Growable):
         self.channels_out = channels_out
         self.gradient_checkpointing = gradient_checkpointing
         self.compresses = tuple(map(bool, temporal_compression))
-        self.frame_multiple = 2 ** sum(self.compresses)
-        self.image_size_multiple = 2 ** len(dim_mult)
+        self.frame_multiple: int = 2 ** sum(self.compresses)
+        self.image_size_multiple: int = 2 ** len(dim_mult)
         self.skip_scale = 2**-0.5  # Imagen (Saharia et al. 2022, appendix B)
 
         dims = [dim, *(mult * dim for mult in dim_mult)]
