@@ -54,15 +54,3 @@ def run(page: str, blocks: list[Block]) -> dict[str, object]:
         code = "\n" * block.line + block.code  # a traceback then has the page's lines
         exec(compile(code, f"docs/{page}.md", "exec", dont_inherit=True), namespace)
     return namespace
-
-
-def rows(name: str) -> dict[str, str | None]:
-    """{argument: default, or None where there is none} of the table of a class or function."""
-    heading = rf"\*\*(?:Own a|A)rguments of [^\n]*`{name}`[^\n]*\*\*\n\n(.*?)\n\n"
-    table = re.search(heading, PAGES["api"] + "\n", flags=re.DOTALL)[1]
-    found = {}
-    for line in table.splitlines()[2:]:
-        names, default = re.match(r"\| (`\w+`(?:, `\w+`)*) \| (?:`(.*?)`)? ?\|", line).groups()
-        for argument in re.findall(r"\w+", names):
-            found[argument] = default
-    return found

@@ -1,12 +1,9 @@
 """The Python of the site's pages that needs other libraries."""
 
-import importlib
-import inspect
-
 import pytest
 
 from tests.integrations.small import missing
-from tests.pages import PAGES, blocks_of, rows, run
+from tests.pages import PAGES, blocks_of, run
 
 CASES = [
     pytest.param(page, index, id=f"{page}-{'-'.join(sorted(block.needs))}-{index}")
@@ -28,15 +25,3 @@ def test_a_block_runs_after_those_before_it(page, index, tmp_path, monkeypatch):
             monkeypatch.setattr(module.ImagenTrainer, "locked", False)  # one a process
     monkeypatch.chdir(tmp_path)
     run(page, [before for before in blocks[:index] if before.needs <= block.needs] + [block])
-
-
-@pytest.mark.parametrize(
-    ("library", "name"),
-    [("dalle2", "SpaceTimeUnetForDalle2"), ("imagen", "SpaceTimeUnetForImagen")],
-)
-def test_a_table_holds_every_argument_with_its_default(library, name):
-    pytest.importorskip(f"{library}_pytorch", reason=missing(f"{library}_pytorch"))
-    module = importlib.import_module(f"make_a_video_pytorch.integrations.{library}")
-    parameters = dict(inspect.signature(getattr(module, name)).parameters)
-    del parameters["unet"]
-    assert rows(name) == {argument: repr(p.default) for argument, p in parameters.items()}
