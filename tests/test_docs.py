@@ -74,6 +74,6 @@ def public_names():
             yield name
 
 
-@pytest.mark.parametrize("name", public_names())
+@pytest.mark.parametrize("name", list(public_names()))
 def test_the_api_has_every_public_name(name):
     assert re.search(rf"^\.\. auto\w+:: make_a_video_pytorch\.{name}$", PAGES["api"], re.MULTILINE)
