@@ -218,8 +218,8 @@ def progressive_noise(
 ) -> Tensor:
     """Standard normal noise, alpha^2 / (1 + alpha^2) of each frame that of the one before.
 
-    PYoCo's progressive noise model, an autoregression over the frames, with the arguments and
-    errors of `mixed_noise`.
+    PYoCo's progressive noise model, an autoregression over the frames. `shape`, `alpha` and
+    `generator` are those of `mixed_noise`, and so are the errors.
 
     Example:
         >>> noise = progressive_noise((1, 3, 8, 64, 64), alpha=2)

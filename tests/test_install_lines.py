@@ -16,11 +16,12 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parent.parent
 READ = ("*.md", "docs/*.md", "make_a_video_pytorch/**/*.py", "examples/*.py", "benchmarks/*.py",
         "tests/integrations/*.py")  # fmt: skip
+COMMAND = re.compile(r'pip install ((?:-c \S+ |-e )*(?:"[^"\n]*"|[\w.-]+))')
 LINES = sorted({
-    line.strip(" '\\")
+    line
     for pattern in READ
     for path in ROOT.glob(pattern)
-    for line in re.findall(r"pip install ([^\n&|`]*)", path.read_text())
+    for line in COMMAND.findall(path.read_text())
 })  # fmt: skip
 
 

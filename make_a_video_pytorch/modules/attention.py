@@ -34,7 +34,7 @@ class SpatioTemporalAttention(nn.Module):
         dim_head: width of a head.
         heads: number of heads.
         add_feed_forward: end with a feed-forward.
-        ff_mult: its width, in `dim`s.
+        ff_mult: its width, as a multiple of `dim`.
         pos_bias: continuous relative position bias; any number of frames and pixels.
         flash: torch's scaled dot-product attention, on the fastest kernel that takes the inputs;
             False is the explicit softmax, which can be differentiated twice.

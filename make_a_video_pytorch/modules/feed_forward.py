@@ -64,7 +64,7 @@ class FeedForward(nn.Module):
 
     Args:
         dim: channels in and out.
-        mult: hidden width of the equivalent plain feed-forward, in `dim`s.
+        mult: hidden width of the equivalent plain feed-forward, as a multiple of `dim`.
     """
 
     @typechecked

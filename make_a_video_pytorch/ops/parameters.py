@@ -70,8 +70,8 @@ def spatial_parameters(module: nn.Module) -> list[Parameter]:
         module: one of this library's modules, or any module built from them.
 
     Example:
-        >>> for parameter in spatial_parameters(PseudoConv3d(4)):  # train nothing but motion
-        ...     parameter.requires_grad_(False)
+        >>> for parameter in spatial_parameters(PseudoConv3d(4)):
+        ...     parameter.requires_grad = False  # train nothing but motion
     """
     across_frames = set(temporal_parameters(module))
     return [parameter for parameter in module.parameters() if parameter not in across_frames]

@@ -38,8 +38,8 @@ class SpaceTimeUnet(Conditioned, Staged, Growable):
     Args:
         dim: features at full resolution.
         channels: channels of the picture.
-        dim_mult: features of each stage, in `dim`s; one entry a stage, and as many in the next
-            three arguments.
+        dim_mult: features of each stage, as multiples of `dim`; one entry a stage, as in the
+            next three arguments.
         self_attns: whether a stage has attention; the middle always has.
         temporal_compression: whether a stage halves the frames on the way down.
         resnet_block_depths: residual blocks in a stage.
