@@ -47,5 +47,6 @@ def is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
         and module._compiled_call_impl is None
         and not (module._forward_hooks or module._forward_pre_hooks)
         and not (module._backward_hooks or module._backward_pre_hooks)
-        and not torch_module._has_any_global_hook()
+        and not (torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks)
+        and not (torch_module._global_backward_hooks or torch_module._global_backward_pre_hooks)
     )
