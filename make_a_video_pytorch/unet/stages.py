@@ -15,6 +15,7 @@ from make_a_video_pytorch.modules.resample import Downsample, Upsample
 from make_a_video_pytorch.modules.resnet import ResnetBlock
 from make_a_video_pytorch.ops.decision import Temporal, hide
 from make_a_video_pytorch.ops.layout import as_given, memory_format_of
+from make_a_video_pytorch.ops.torch_internals import is_in_forward_mode
 
 
 @dataclass
@@ -67,6 +68,7 @@ class Staged(nn.Module):
         attention: Callable[[int], SpatioTemporalAttention],
     ) -> None:
         """Build the stages between each two of `dims`, and the middle."""
+        self.skip_scale = 2**-0.5  # Imagen (Saharia et al. 2022, appendix B)
         self.downs, self.ups = nn.ModuleList(), nn.ModuleList()
         for dim_in, dim_out, attend, halves, depth in zip(
             dims, dims[1:], self_attns, self.compresses, depths, strict=False
@@ -142,7 +144,8 @@ class Staged(nn.Module):
         """`block` on `video`, computed again in backward under `gradient_checkpointing`."""
         function = partial(block, enable_time=along.temporal, **further)
         out: Tensor
-        if self.gradient_checkpointing and torch.is_grad_enabled():
+        again = self.gradient_checkpointing and torch.is_grad_enabled()
+        if again and not is_in_forward_mode():  # which torch 2.6 does not checkpoint
             out = checkpoint(function, video, use_reentrant=False, preserve_rng_state=False)
         else:
             out = function(video)

@@ -132,7 +132,6 @@ class SpaceTimeUnet(Conditioned, Staged, Growable):
         self.compresses = tuple(map(bool, temporal_compression))
         self.frame_multiple: int = 2 ** sum(self.compresses)
         self.image_size_multiple: int = 2 ** len(dim_mult)
-        self.skip_scale = 2**-0.5  # Imagen (Saharia et al. 2022, appendix B)
 
         dims = [dim, *(mult * dim for mult in dim_mult)]
         attention = partial(
