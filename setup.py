@@ -33,6 +33,7 @@ setup(
         "examples": examples,
         "bench": ["diffusers>=0.30", "matplotlib>=3.8"],
         "docs": ["furo>=2024.8", "myst-parser>=4", "sphinx>=8"],
+        "diffusers": ["accelerate>=1.0", "diffusers>=0.35"],
         "integrations": integrations,
         "test": [*examples, *checked, "hypothesis>=6.100", "pytest>=8", "setuptools>=77"],
         "test-integrations": [*integrations, *inflated, *wrapped, "pytest>=8"],

@@ -40,11 +40,11 @@ def explained_in(docstring):
     return names
 
 
-def run_example(thing):
-    """Run the examples in a docstring; how many there are."""
+def run_example(thing, **further):
+    """Run the examples in a docstring, with these `further` names; how many there are."""
     finder = doctest.DocTestFinder(recurse=False)
     names = {**vars(library), **vars(sys.modules[thing.__module__]), "torch": torch, "nn": nn}
-    names[thing.__name__] = thing
+    names.update({thing.__name__: thing, **further})
     (test,) = finder.find(thing, thing.__name__, module=False, globs=names)
     report = []
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)

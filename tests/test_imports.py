@@ -44,7 +44,20 @@ FLOORS = [
         "unet": ["conditions", "growth", "stages", "unet"],
         "inflation": ["foreign", "folding", "temporal", "motion", "inflated", "inflate"],
     },
-    {"integrations": ["adapter", "dalle2_decoder", "dalle2", "imagen"]},
+    {
+        "integrations": [
+            "adapter",
+            "dalle2_decoder",
+            "dalle2",
+            "imagen",
+            "motion_file",
+            "diffusers_unet",
+            "diffusers_inflated",
+            "diffusers_conditions",
+            "diffusers_pipeline",
+            "diffusers",
+        ],
+    },
     {"top": ["__init__"]},
 ]
 PLACES = {

@@ -7,7 +7,8 @@ PACKAGE = "make_a_video_pytorch.integrations"
 
 
 @pytest.mark.parametrize(
-    ("name", "library"), [("dalle2", "dalle2_pytorch"), ("imagen", "imagen_pytorch")]
+    ("name", "library"),
+    [("dalle2", "dalle2_pytorch"), ("diffusers", "diffusers"), ("imagen", "imagen_pytorch")],
 )
 def test_a_missing_library_is_named_with_what_to_install(name, library, monkeypatch):
     monkeypatch.setitem(sys.modules, library, None)

@@ -1,0 +1,244 @@
+"""What a pipeline conditions a U-Net on: texts, and frames that are kept.
+
+Letters: b batch, n tokens, d features, c channels, f frames, h height, w width.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from diffusers import DiffusionPipeline, ModelMixin
+from torch import Tensor
+
+from make_a_video_pytorch.integrations.diffusers_unet import SpaceTimeUnetModel, as_mask
+
+
+class Text(NamedTuple):
+    """Texts as a pipeline is given them."""
+
+    prompt: str | list[str] | None
+    embeds: Tensor | None  # (b n d)
+    mask: Tensor | None    # (b n)
+
+
+class Tokens(NamedTuple):
+    """Texts as a U-Net attends to them."""
+
+    embeds: Tensor       # (b n d)
+    mask: Tensor | None  # (b n), False for tokens that are not to be seen
+
+
+class Kept(NamedTuple):
+    """Frames that are kept."""
+
+    clean: Tensor  # (b c f h w), in latents
+    kept: Tensor   # bool (b f): which of them
+
+
+def conditions_of(
+    pipeline: DiffusionPipeline,
+    positive: Text,
+    negative: Text,
+    others: dict[str, Tensor | float | None],
+    *,
+    guided: bool,
+    batch: int,
+) -> tuple[dict[str, Tensor | float], int, bool]:
+    """The U-Net's arguments, how many videos they are for, and whether they are for guidance.
+
+    For guidance they hold twice as many samples, those without a condition first. Without any
+    condition there is no guidance, and the videos are a `batch`.
+    """
+    tokens = tokens_of(pipeline, positive)
+    cond = others.get("cond")
+    for condition in (cond, None if tokens is None else tokens.embeds):
+        batch = len(condition) if isinstance(condition, Tensor) else batch
+    guided = guided and (tokens is not None or cond is not None)
+    device, dtype = pipeline._execution_device, pipeline.unet.dtype
+    conditions: dict[str, Tensor | float] = {}
+    for name, value in others.items():
+        if isinstance(value, Tensor):
+            value = value.to(device, dtype)
+            value = twice(name, value) if guided and value.ndim else value
+        if value is not None:
+            conditions[name] = value
+    if tokens is not None:
+        if guided:
+            theirs = tokens_of(pipeline, negative, "negative_prompt")
+            tokens = against(pipeline, tokens, theirs, prompted=positive.prompt is not None)
+        conditions["encoder_hidden_states"] = tokens.embeds
+        if tokens.mask is not None:
+            conditions["encoder_attention_mask"] = tokens.mask
+    return conditions, batch, guided
+
+
+def twice(name: str, value: Tensor) -> Tensor:
+    """A condition (b ...) for both predictions of guidance; of `cond` zeros are none."""
+    return torch.cat((torch.zeros_like(value) if name == "cond" else value, value))
+
+
+def tokens_of(pipeline: DiffusionPipeline, text: Text, name: str = "prompt") -> Tokens | None:
+    """`text` by the text encoder of the pipeline, or as it is embedded already; None without one.
+
+    Raises:
+        ValueError: if a text is given twice, or cannot be encoded.
+    """
+    prompt, embeds, mask = text
+    device, dtype = pipeline._execution_device, pipeline.unet.dtype
+    if embeds is not None:
+        if prompt is not None:
+            raise ValueError(f"`{name}` and `{name}_embeds` cannot both be given")
+        if embeds.ndim != 3:
+            raise ValueError(f"`{name}_embeds` (shape {tuple(embeds.shape)}) must be (b, n, d)")
+        if mask is not None:
+            mask = as_mask(mask.to(device))
+        return Tokens(embeds.to(device, dtype), mask)
+    if prompt is None:
+        return None
+    encoder, tokenizer = pipeline.text_encoder, pipeline.tokenizer
+    if encoder is None or tokenizer is None:
+        raise ValueError(
+            f"`{name}` must be given as `{name}_embeds`: the pipeline has no `text_encoder` and "
+            "`tokenizer`"
+        )
+    tokens = tokenizer(
+        [prompt] if isinstance(prompt, str) else list(prompt),
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).to(device)
+    # CLIP is trained, and read by image models, without a mask; text encoders like T5 are not
+    masked = getattr(encoder.config, "model_type", "") != "clip_text_model"
+    mask = tokens.attention_mask if masked else None
+    embeds = encoder(tokens.input_ids, attention_mask=mask)[0].to(dtype)
+    return Tokens(embeds, None if mask is None else mask.bool())
+
+
+def against(
+    pipeline: DiffusionPipeline, positive: Tokens, negative: Tokens | None, prompted: bool
+) -> Tokens:
+    """The tokens of `negative` and then of `positive` in one batch, for guidance.
+
+    Where no negative text is given it is an empty one, if the positive one was `prompted`, or
+    else no token at all.
+
+    Raises:
+        ValueError: if a negative text is needed and not given, or of another shape.
+    """
+    batch, length, width = positive.embeds.shape
+    masks = isinstance(pipeline.unet, SpaceTimeUnetModel)
+    if negative is None and prompted:
+        negative = tokens_of(pipeline, Text([""] * batch, None, None))
+    if negative is None:
+        if not masks:
+            raise ValueError("`negative_prompt_embeds` must be given, for a `guidance_scale` not 1")
+        null = torch.zeros_like(positive.embeds)
+        negative = Tokens(null, null.new_zeros(batch, length, dtype=torch.bool))
+    theirs = negative.embeds
+    if theirs.shape[2] != width or len(theirs) not in (1, batch):
+        raise ValueError(
+            f"`negative_prompt_embeds` (shape {tuple(theirs.shape)}) must be (b, n, d) with b = "
+            f"{batch} and d = {width}, as the prompt's"
+        )
+    mask = None if negative.mask is None else negative.mask.expand(batch, -1)
+    negative = Tokens(theirs.expand(batch, -1, -1), mask)
+    alike = theirs.shape[1] == length and positive.mask is None and negative.mask is None
+    if alike:
+        return Tokens(torch.cat((negative.embeds, positive.embeds)), None)
+    if not masks and theirs.shape[1] != length:
+        raise ValueError(
+            f"`negative_prompt_embeds` (shape {tuple(theirs.shape)}) must have {length} tokens, as "
+            "the prompt's"
+        )
+    longest = max(length, theirs.shape[1])
+    padded = [padded_to(longest, tokens) for tokens in (negative, positive)]
+    return Tokens(*(torch.cat(pair) for pair in zip(*padded, strict=True)))
+
+
+def padded_to(length: int, tokens: Tokens) -> tuple[Tensor, Tensor]:
+    """`tokens` with as many more as `length` asks for, none of which is to be seen."""
+    embeds, mask = tokens
+    if mask is None:
+        mask = embeds.new_ones(embeds.shape[:2], dtype=torch.bool)
+    more = length - embeds.shape[1]
+    return F.pad(embeds, (0, 0, 0, more)), F.pad(mask, (0, more))
+
+
+def frames_to_keep(
+    pipeline: DiffusionPipeline,
+    image: object,
+    video: object,
+    kept: Tensor | None,
+    shape: tuple[int, int, int, int, int],
+) -> Kept | None:
+    """The frames to keep, in latents of this `shape` (b c f h w), if there are any.
+
+    Raises:
+        ValueError: if they are given twice, incompletely, or in another number.
+    """
+    batch, _, frames, height, width = shape
+    if image is None and video is None and kept is None:
+        return None
+    if image is not None and (video is not None or kept is not None):
+        raise ValueError("`image` must be left out, if `video` and `kept` are given")
+    if image is not None:
+        kept = torch.arange(frames) < 1
+    if kept is None or (image is None and video is None):
+        raise ValueError("`video` and `kept` must be given together")
+    factor, processor = pipeline.vae_scale_factor, pipeline.video_processor
+    size = {"height": height * factor, "width": width * factor}
+    if image is not None:
+        pixels = processor.preprocess(image, **size).unsqueeze(2)
+        pixels = F.pad(pixels, (0, 0, 0, 0, 0, frames - 1))
+    else:
+        pixels = processor.preprocess_video(video, **size)
+    if pixels.shape[2] != frames or len(pixels) not in (1, batch):
+        raise ValueError(
+            f"`video` (as (b c f h w): {tuple(pixels.shape)}) must have b = {batch} and f = "
+            f"{frames}, as `num_frames` says"
+        )
+    if kept.dtype != torch.bool or kept.shape not in ((frames,), (batch, frames)):
+        raise ValueError(
+            f"`kept` (shape {tuple(kept.shape)}, {kept.dtype}) must be a bool tensor (f) = "
+            f"{(frames,)} or (b f) = {(batch, frames)}"
+        )
+    device, dtype = pipeline._execution_device, pipeline.unet.dtype
+    clean = encoded(pipeline, pixels.to(device, dtype)).expand(batch, -1, -1, -1, -1)
+    return Kept(clean, kept.to(device).expand(batch, frames))
+
+
+def put_back(keep: Kept, latents: Tensor) -> Tensor:
+    """`latents` (b c f h w) with the frames that are kept as they are to be."""
+    return torch.where(keep.kept[:, None, :, None, None], keep.clean.to(latents), latents)
+
+
+def encoded(pipeline: DiffusionPipeline, videos: Tensor) -> Tensor:
+    """`videos` (b c f h w) in [-1, 1] as latents, those of their frames, if there is a VAE."""
+    vae = pipeline.vae
+    if vae is None:
+        return videos
+    frames = videos.transpose(1, 2)
+    latents: Tensor = vae.encode(frames.flatten(0, 1).to(vae.dtype)).latent_dist.mode()
+    latents = (latents - shift_of(vae)) * vae.config.scaling_factor
+    clips: Tensor = latents.unflatten(0, frames.shape[:2])
+    return clips.transpose(1, 2).to(videos.dtype)
+
+
+def decoded(pipeline: DiffusionPipeline, latents: Tensor) -> Tensor:
+    """What `encoded` made latents of."""
+    vae = pipeline.vae
+    if vae is None:
+        return latents
+    frames = latents.transpose(1, 2)
+    scaled = frames.flatten(0, 1).to(vae.dtype) / vae.config.scaling_factor
+    pixels: Tensor = vae.decode(scaled + shift_of(vae)).sample
+    videos: Tensor = pixels.unflatten(0, frames.shape[:2])
+    return videos.transpose(1, 2)
+
+
+def shift_of(vae: ModelMixin) -> float:
+    """What is taken from latents of a `vae` before they are scaled."""
+    return getattr(vae.config, "shift_factor", None) or 0.0
