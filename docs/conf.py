@@ -16,7 +16,9 @@ smartquotes = False
 default_role = "code"  # what stands between single backticks in a docstring
 
 # The integrations' classes are documented where their libraries are not installed.
-autodoc_mock_imports = ["dalle2_pytorch", "imagen_pytorch"]
+autodoc_mock_imports = [
+    "dalle2_pytorch", "diffusers", "huggingface_hub", "imagen_pytorch", "safetensors",
+]  # fmt: skip
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 python_maximum_signature_line_length = 88

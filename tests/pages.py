@@ -32,6 +32,8 @@ def blocks_of(page: str) -> list[Block]:
         needs = imported(match[1]) - AT_HAND
         for library in list(needs):
             needs |= NEEDED_BESIDE.get(library, set())
+        if found:  # a page that begins with a library is about it
+            needs |= found[0].needs
         found.append(Block(match[1], frozenset(needs), text[: match.start(1)].count("\n")))
     return found
 

@@ -48,9 +48,9 @@ def inflate(
     it; what `where` is given is the module inside.
 
     `attention` "auto" takes the self-attention of diffusers, dalle2-pytorch, imagen-pytorch,
-    denoising-diffusion-pytorch, guided-diffusion, k-diffusion and timm; all modules of the
-    classes in a list are taken, and none if it is empty. (A MultiheadAttention that is taken
-    costs the nn.TransformerEncoderLayer around it its fast path.)
+    denoising-diffusion-pytorch, guided-diffusion, k-diffusion and timm. A list takes the place of
+    these: all modules of its classes are taken, and none if it is empty. (A MultiheadAttention
+    that is taken costs the nn.TransformerEncoderLayer around it its fast path.)
 
     Compile and distribute the model afterwards. DDP needs `find_unused_parameters` where some
     batches are images, since those reach no temporal part.
@@ -71,9 +71,9 @@ def inflate(
             type.
         ValueError: if a number is below 1 or `dim_head` odd; if `model` is inflated already, takes
             videos by itself or is compiled; if a chosen module is attention without a projection
-            that tells its channels, or has weights of which it cannot be told where or in which
-            dtype they compute; if there is no module of the classes in `attention`, or none to
-            inflate at all. The model is then as it was.
+            that tells its channels, or has weights whose device or dtype in the computation
+            cannot be told, as when they are offloaded or quantised; if there is no module of the
+            classes in `attention`, or none to inflate at all. The model is then as it was.
 
     Example:
         >>> image_model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 1))

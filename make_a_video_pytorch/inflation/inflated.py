@@ -58,9 +58,9 @@ class InflatedModel(nn.Module, Generic[M]):
     What cannot be noticed from outside: batch normalisation in training takes its statistics over
     the frames too; dropout draws for each frame; code that reads the weight of a convolution, or
     calls its `forward`, passes over what was added; a tensor that happens to have b rows is
-    repeated; a result (b*f h w c) is unfolded as if its channels came first. Of a model that
-    checkpoints activations, the loss must depend on a result of this call, as one on features
-    that were caught by a hook does not.
+    repeated; a result (b*f h w c) is unfolded as if its channels came first. If `model`
+    checkpoints activations, the loss must depend on the result of this call; it does not suffice
+    that it depends on features that a hook has caught.
 
     Args:
         model: the image model.
@@ -168,7 +168,10 @@ class InflatedModel(nn.Module, Generic[M]):
 
     @typechecked
     def load_temporal_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Load what `temporal_state_dict` gave.
+        """Load what `temporal_state_dict` gave, of a model that was inflated alike.
+
+        Numbers of heads are not in the tensors: with another one the motion is another, without
+        an error. (`load_motion` of `integrations.diffusers` compares them.)
 
         Args:
             state: a motion module.

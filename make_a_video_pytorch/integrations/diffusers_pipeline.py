@@ -5,15 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, ModelMixin, SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
-from PIL import Image
 from torch import Generator, Tensor, nn
 
 from make_a_video_pytorch.inflation.folding import PerFrame, per_frame
@@ -29,8 +27,12 @@ from make_a_video_pytorch.integrations.diffusers_unet import SpaceTimeUnetModel
 from make_a_video_pytorch.ops.checks import must_be_multiple
 from make_a_video_pytorch.recipes import kept_frames
 
-Videos = Tensor | np.ndarray | list[list[Image.Image]]
-Callback = Callable[["TextToVideoPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    Videos = Tensor | np.ndarray | list[list[Image.Image]]
+    Callback = Callable[["TextToVideoPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
 
 
 @dataclass

@@ -64,6 +64,15 @@ class TimestepEmbedding(nn.Module):
         self.net = NumberEmbedding(SinusoidalPosEmb(dim), nn.Linear(dim, emb_dim), nn.SiLU())
 
     def forward(self, timestep: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Embed timesteps.
+
+        Args:
+            timestep: timesteps (b) or (b f), of any dtype.
+            dtype: that of the projection's weights, and of the embedding; fp32 if None.
+
+        Raises:
+            TypeError: if `timestep` is no tensor.
+        """
         must_be_tensor(timestep=timestep)
         return self.net(timestep, dtype)
 

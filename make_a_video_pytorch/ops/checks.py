@@ -80,8 +80,11 @@ def one_per_stage(dim_mult: Sequence[int], **arguments: Sequence[int]) -> None:
                 f"`{name}` (={tuple(values)}) must have {len(dim_mult)} entries, one for each of "
                 f"`dim_mult` (={tuple(dim_mult)})"
             )
-        if name in ("dim_mult", "resnet_block_depths") and min(values, default=0) < 1:
+        counts = name in ("dim_mult", "resnet_block_depths")
+        if counts and min(values, default=0) < 1:
             raise ValueError(f"`{name}` (={tuple(values)}) must have entries of at least 1")
+        if not counts and not set(values) <= {0, 1}:
+            raise ValueError(f"`{name}` (={tuple(values)}) must have True or False as entries")
 
 
 def must_be_multiple(divisor: int, meaning: str, **sizes: int) -> None:

@@ -112,10 +112,12 @@ class Conditioned(nn.Module):
         """`emb` (b [f] emb_dim), with that of `fps` where there is one and temporal parts run."""
         if fps is None or self.to_fps_cond is None:
             return emb
-        fps = as_numbers("fps", fps, video.device, video.shape[0])
+        numbers = as_numbers("fps", fps, video.device, video.shape[0])
+        if not isinstance(fps, Tensor) and fps <= 0:
+            raise ValueError(f"`fps` (={fps}) must be positive")
         if not temporal.runs:
             return emb
-        return temporal.choose(plus(emb, self.to_fps_cond(fps, video.dtype)), emb)
+        return temporal.choose(plus(emb, self.to_fps_cond(numbers, video.dtype)), emb)
 
     def beside(
         self, video: Tensor, cond_images: Tensor | None, frame_mask: Tensor | None

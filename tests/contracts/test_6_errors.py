@@ -97,6 +97,10 @@ WRONG_VALUES = [
         r"`dim_mult` \(=\(\)\) must have entries of at least 1",
     ),
     (
+        lambda: SpaceTimeUnet(**{**UNET, "self_attns": (0, 5)}),
+        r"`self_attns` \(=\(0, 5\)\) must have True or False as entries",
+    ),
+    (
         lambda: SpaceTimeUnet(**{**UNET, "temporal_compression": (True, False)}, causal=True),
         r"`temporal_compression` \(=\(True, False\)\) must be all False with `causal`",
     ),

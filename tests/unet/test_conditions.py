@@ -211,6 +211,7 @@ def test_options_work_in_pairs(pair):
 
 
 WRONG = [
+    ({"fps": 0}, r"`fps` \(=0\) must be positive"),
     (dict(cond=torch.zeros(2, 3)), r"`cond` \(shape \(2, 3\)\) must be \(b, cond_dim\) = \(2, 4\)"),
     (dict(cond=torch.zeros(1, 4)), r"`cond` \(shape \(1, 4\)\) must be .* = \(2, 4\)"),
     (
