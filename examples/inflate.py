@@ -18,11 +18,11 @@ from clips import DataError, MovingDigits, write_videos
 from command_line import Parser, add_shared_options, make_folder, positive
 from diffusers import DDPMScheduler, UNet2DModel
 from diffusion import SCHEDULE, averaged, diffusion_loss, fit, sample
-from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 from torch.optim import AdamW
 
 from make_a_video_pytorch import inflate, spatial_parameters, temporal_parameters
+from make_a_video_pytorch.integrations.diffusers import InflatedDiffusersModel
 
 
 def parser() -> Parser:
@@ -132,7 +132,7 @@ def main(arguments: list[str] | None = None) -> int:
         video_unet.train(), parameters, args,
         frames=args.frames, batch=args.batch_video, steps=args.steps_video,
     )  # fmt: skip
-    save_file(video_unet.temporal_state_dict(), args.out / "motion.safetensors")
+    InflatedDiffusersModel(video_unet).save_pretrained(args.out)
 
     if not torch.equal(samples(video_unet), images):
         raise RuntimeError("the inflated model gives other images than the image model")

@@ -14,21 +14,20 @@ ratio, with a linear blend of the nearest kept frames.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from functools import partial
 from pathlib import Path
 
 import torch
+from checkpoints import last_checkpoint, load_unet, options_of
 from clips import DataError, open_clips, write_videos
 from command_line import Parser, add_shared_options, make_folder, positive
 from diffusers import DDPMScheduler
 from diffusion import SCHEDULE, averaged, diffusion_loss, fit, optimizer_for, sample
-from safetensors.torch import load_file
 from torch import Generator, Tensor
-from train import build_unet, last_checkpoint
 
 from make_a_video_pytorch import SpaceTimeUnet
+from make_a_video_pytorch.integrations.diffusers import SpaceTimeUnetModel
 from make_a_video_pytorch.recipes import at, kept_frames
 
 
@@ -101,8 +100,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = command.parse_args(arguments)
     try:
         checkpoint = last_checkpoint(args.unet)
-        config = json.loads((checkpoint / "config.json").read_text())
-        data, size, frames = (config["training"][key] for key in ("data", "size", "frames"))
+        options = options_of(checkpoint)
+        data, size, frames = (options[key] for key in ("data", "size", "frames"))
         held_out = open_clips(data, size, frames, held_out=True)
         if any(not -frames <= index < frames for index in args.keep):
             raise DataError(f"--keep {args.keep} must be among the {frames} frames of a clip")
@@ -111,10 +110,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise DataError(f"--keep {args.keep} leaves no frame to fill in")
         make_folder(args.out)
         torch.manual_seed(args.seed)
-        decoder = build_unet(config["unet"], frames, size)
-        decoder.load_state_dict(load_file(checkpoint / "unet.safetensors"))
+        decoder = load_unet(checkpoint, frames, size)
         unet = decoder.grow(cond_channels=decoder.channels + 1).to(args.device)
         unet = train(unet, args, data, size, frames).eval()
+        SpaceTimeUnetModel.from_unet(unet, sample_size=size).save_pretrained(args.out / "unet")
     except DataError as error:
         command.error(str(error))
 

@@ -15,22 +15,26 @@ of a clip share most of their noise (PYoCo, Ge et al. 2023), which spares many s
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 import sys
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 
 import torch
+from checkpoints import (
+    checkpoints,
+    last_checkpoint,
+    load_training,
+    load_unet,
+    options_of,
+    save_checkpoint,
+    tried,
+)
 from clips import DataError, MovingDigits, VideoFiles, named, open_clips, write_videos
 from command_line import Parser, add_shared_options, make_folder, positive
 from diffusers import DDPMScheduler
 from diffusion import SCHEDULE, averaged, diffusion_loss, fit, optimizer_for, sample
-from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor
-from torch.optim import AdamW
-from torch.optim.swa_utils import AveragedModel
 
 from make_a_video_pytorch import SpaceTimeUnet
 from make_a_video_pytorch.guidance import drop_conditions, guide
@@ -71,105 +75,39 @@ REMEMBERED = ("data", "frames", "size", "steps_images", "steps_video", "batch_im
               "batch_video", "lr", "save_every", "seed")  # fmt: skip
 
 
-def build_unet(arguments: dict, frames: int, size: int) -> SpaceTimeUnet:
-    """The U-Net of these constructor arguments, tried once on an empty clip of the size asked."""
-    unet = SpaceTimeUnet(**arguments)
-    try:
-        with torch.no_grad():
-            unet(torch.zeros(1, unet.channels, frames, size, size), 0)
-    except ValueError as error:
-        raise DataError(str(error)) from error
-    return unet
-
-
-# Checkpoints: a folder `checkpoint-<step>` with the averaged weights, the constructor's arguments
-# and what training needs to go on. It appears under its name only when it is complete.
-
-
-def save_checkpoint(
-    out: Path, step: int, unet: SpaceTimeUnet, ema: AveragedModel, optimizer: AdamW, config: dict
-) -> None:
-    """Write the checkpoint of `step` and remove those before it."""
-    target = out / f"checkpoint-{step:06d}"
-    temporary = out / ".checkpoint"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file(ema.module.state_dict(), temporary / "unet.safetensors")
-    (temporary / "config.json").write_text(json.dumps(config, indent=2))
-    state = {"step": step, "unet": unet.state_dict(), "optimizer": optimizer.state_dict()}
-    torch.save({**state, "ema": ema.state_dict()}, temporary / "training.pt")
-    older = checkpoints(out)
-    temporary.rename(target)
-    for path in older:
-        shutil.rmtree(path)
-
-
-def checkpoints(out: Path) -> list[Path]:
-    """The complete checkpoints in `out`, the last one last."""
-    return sorted(path for path in out.glob("checkpoint-*") if path.is_dir())
-
-
-def last_checkpoint(path: Path) -> Path:
-    """`path` if it is a checkpoint, or the last one in it."""
-    if (path / "unet.safetensors").exists():
-        return path
-    if not (found := checkpoints(path)):
-        raise DataError(f"no checkpoint in {path}")
-    return found[-1]
-
-
-def load_training(
-    checkpoint: Path, unet: SpaceTimeUnet, ema: AveragedModel, optimizer: AdamW, device: str
-) -> int:
-    """Load what training goes on from; return the number of steps taken."""
-    state = torch.load(checkpoint / "training.pt", map_location=device, weights_only=True)
-    unet.load_state_dict(state["unet"])
-    ema.load_state_dict(state["ema"])
-    try:
-        optimizer.load_state_dict(state["optimizer"])
-    except ValueError:  # of other parameters, as those of 1.0.0
-        print(f"{checkpoint} is of an earlier version: the weights go on, the optimizer anew")
-    return state["step"]
-
-
-# Training
-
-
-def configuration(
+def start(
     args: argparse.Namespace, clips: MovingDigits | VideoFiles, resumed: Path | None
-) -> dict:
-    """What a checkpoint says of its U-Net and of its training, as the command line has it."""
-    training = {name: getattr(args, name) for name in REMEMBERED}
+) -> SpaceTimeUnet:
+    """The U-Net to train, that of a checkpoint or a new one."""
     if resumed is not None:
-        config = {**json.loads((resumed / "config.json").read_text()), "training": training}
-        if config["unet"]["channels"] != clips.channels:
+        unet = load_unet(resumed, args.frames, args.size)
+        if unet.channels != clips.channels:
             raise DataError(
-                f"{resumed} is of {config['unet']['channels']} channels, "
-                f"--data {args.data} of {clips.channels}"
+                f"{resumed} is of {unet.channels} channels, --data {args.data} of {clips.channels}"
             )
-        return config
+        return unet
     if checkpoints(args.out):
         raise DataError(f"{args.out} holds a run: go on with --resume, or give another --out")
-    unet = {
-        "dim": args.dim,
-        "channels": clips.channels,
-        "cond_dim": clips.cond_dim,
-        "dim_mult": (1, 2),
-        "self_attns": (False, True),
-        "temporal_compression": (False, False),
-        "resnet_block_depths": (1, 1),
-        "attn_dim_head": 32,
-        "attn_heads": 4,
-    }
-    return {"unet": unet, "training": training}
+    unet = SpaceTimeUnet(
+        dim=args.dim,
+        channels=clips.channels,
+        cond_dim=clips.cond_dim,
+        dim_mult=(1, 2),
+        self_attns=(False, True),
+        temporal_compression=(False, False),
+        resnet_block_depths=(1, 1),
+        attn_dim_head=32,
+        attn_heads=4,
+    )
+    return tried(unet, args.frames, args.size)
 
 
 def train(args: argparse.Namespace, resumed: Path | None) -> SpaceTimeUnet:
     """Train as the command line says, on from a checkpoint if any; return the averaged U-Net."""
     clips = open_clips(args.data, args.size, args.frames)
-    config = configuration(args, clips, resumed)
+    training = {name: getattr(args, name) for name in REMEMBERED}
     torch.manual_seed(args.seed)
-    unet = build_unet(config["unet"], args.frames, args.size).to(args.device)
+    unet = start(args, clips, resumed).to(args.device)
     ema, optimizer = averaged(unet), optimizer_for(unet)
     first = 0 if resumed is None else load_training(resumed, unet, ema, optimizer, args.device)
     scheduler = DDPMScheduler(**SCHEDULE)
@@ -189,7 +127,7 @@ def train(args: argparse.Namespace, resumed: Path | None) -> SpaceTimeUnet:
 
     def save(step: int) -> None:
         if step % args.save_every == 0 or step in (args.steps_images, total):
-            save_checkpoint(args.out, step, unet, ema, optimizer, config)
+            save_checkpoint(args.out, step, unet, ema, optimizer, training)
 
     for phase, steps, lr in (
         ("images", range(args.steps_images), args.lr),
@@ -215,14 +153,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if args.resume or args.sample is not None:
             checkpoint = last_checkpoint(args.sample or args.out)
-            config = json.loads((checkpoint / "config.json").read_text())
             # what the command line leaves out is as it was when the checkpoint was written
-            command.set_defaults(**config["training"], out=args.sample or args.out)
+            command.set_defaults(**options_of(checkpoint), out=args.sample or args.out)
             args = command.parse_args(arguments)
         make_folder(args.out)
         if args.sample is not None:
-            unet = build_unet(config["unet"], args.frames, args.size).to(args.device)
-            unet.load_state_dict(load_file(checkpoint / "unet.safetensors"))
+            unet = load_unet(checkpoint, args.frames, args.size).to(args.device)
         else:
             unet = train(args, checkpoint)
         model = unet.eval()

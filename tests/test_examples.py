@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from make_a_video_pytorch import SpaceTimeUnet, inflate, temporal_parameters
+from make_a_video_pytorch.integrations.diffusers import InflatedDiffusersModel, SpaceTimeUnetModel
 from tests.zoo import as_in_1_0_0
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -29,6 +30,7 @@ train = pytest.importorskip("train")
 interpolate = pytest.importorskip("interpolate")
 inflating = pytest.importorskip("inflate")
 
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 TINY = "--dim 4 --frames 8 --size 16 --batch-images 2 --batch-video 2 --clips 3 --sampling-steps 2"
 
 
@@ -189,10 +191,9 @@ def test_it_writes_samples_and_one_checkpoint(trained):
 
 
 def test_the_checkpoint_builds_the_unet(trained):
-    config = json.loads((last(trained) / "config.json").read_text())
-    unet = SpaceTimeUnet(**config["unet"])
-    unet.load_state_dict(load_file(last(trained) / "unet.safetensors"), strict=True)
-    fresh = dict(SpaceTimeUnet(**config["unet"]).named_parameters())
+    unet = train.load_unet(last(trained), frames=8, size=16)
+    assert unet.config == SpaceTimeUnetModel.from_pretrained(last(trained)).unet.config
+    fresh = dict(SpaceTimeUnet(**unet.config).named_parameters())
     temporal = set(temporal_parameters(unet))
     moved = [
         n for n, p in unet.named_parameters() if p in temporal and not torch.equal(p, fresh[n])
@@ -229,7 +230,7 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(trained, tmp_path, ca
     assert "checkpoint-000004 is kept" in capsys.readouterr().out
     assert last(tmp_path).name == "checkpoint-000004"
     assert run(*steps, "--resume", "--save-every", 100, out=tmp_path) == 0
-    again, once = (load_file(last(out) / "unet.safetensors") for out in (tmp_path, trained))
+    again, once = (load_file(last(out) / WEIGHTS) for out in (tmp_path, trained))
     for name, tensor in once.items():
         torch.testing.assert_close(again[name], tensor, msg=name)
 
@@ -243,12 +244,19 @@ def test_a_run_of_1_0_0_goes_on_with_a_new_optimizer(trained, tmp_path, capsys):
     group = state["optimizer"]["param_groups"][0]
     group["params"] = group["params"][:-1]
     torch.save(state, last(tmp_path) / "training.pt")
+    # and the U-Net lay beside a table of both kinds of arguments
+    unet, options = train.load_unet(last(tmp_path), 8, 16), train.options_of(last(tmp_path))
+    for written in ("training.json", WEIGHTS):
+        (last(tmp_path) / written).unlink()
+    save_file(as_in_1_0_0(unet.state_dict()), last(tmp_path) / "unet.safetensors")
+    config = json.dumps({"unet": unet.config, "training": options})
+    (last(tmp_path) / "config.json").write_text(config)
     assert run("--resume", "--steps-images", 3, "--steps-video", 5, out=tmp_path) == 0
     assert (
         "is of an earlier version: the weights go on, the optimizer anew" in capsys.readouterr().out
     )
     assert last(tmp_path).name == "checkpoint-000008"
-    again, before = (load_file(last(out) / "unet.safetensors") for out in (tmp_path, trained))
+    again, before = (load_file(last(out) / WEIGHTS) for out in (tmp_path, trained))
     for name, tensor in before.items():
         torch.testing.assert_close(again[name], tensor, rtol=0.1, atol=0.05, msg=name)
 
@@ -265,7 +273,7 @@ def test_a_killed_run_leaves_a_complete_checkpoint_or_none(tmp_path):
             time.sleep(0.1)
         process.send_signal(signal.SIGKILL)
     for path in train.checkpoints(tmp_path):
-        assert load_file(path / "unet.safetensors")
+        assert load_file(path / WEIGHTS)
         assert torch.load(path / "training.pt", weights_only=True)["step"] == int(path.name[-6:])
     assert train.checkpoints(tmp_path)
     assert run("--resume", "--steps-images", 1, "--steps-video", 0, out=tmp_path) == 0
@@ -275,7 +283,7 @@ def test_it_trains_on_a_video_file(tmp_path):
     video = write_video(tmp_path / "bar.mp4")
     out = tmp_path / "out"
     assert run("--data", video, "--steps-images", 1, "--steps-video", 1, out=out) == 0
-    assert json.loads((last(out) / "config.json").read_text())["unet"]["channels"] == 3
+    assert json.loads((last(out) / "config.json").read_text())["channels"] == 3
 
 
 def test_the_frames_of_a_video_share_noise_and_each_is_standard_normal():
@@ -304,11 +312,11 @@ def test_a_resumed_run_remembers_what_it_was_told(tmp_path):
     assert run(*told, out=out) == 0
     more = ["--out", str(out), "--resume", "--steps-video", "2", "--sampling-steps", "2"]
     assert train.main(more) == 0
-    config = json.loads((last(out) / "config.json").read_text())
+    options = train.options_of(last(out))
     assert last(out).name == "checkpoint-000003"
-    assert config["training"]["data"] == str(video)
-    assert (config["training"]["size"], config["training"]["frames"]) == (8, 8)
-    assert config["training"]["steps_video"] == 2
+    assert options["data"] == str(video)
+    assert (options["size"], options["frames"]) == (8, 8)
+    assert options["steps_video"] == 2
 
 
 def test_a_finished_run_is_not_written_over(trained, capsys):
@@ -420,10 +428,8 @@ def test_an_image_model_is_inflated_and_keeps_its_images(tmp_path, capsys):
     with Image.open(tmp_path / "samples.png") as sheet:
         pictures = np.array(sheet).reshape(6, 62, 3, 62).swapaxes(1, 2)
     assert not (pictures[:3] == pictures[3:]).all()  # it has learned something
-    state = load_file(tmp_path / "motion.safetensors")
-    assert all(".temporal." in name for name in state)
-    video_unet = inflate(inflating.image_unet(), heads=4, dim_head=32)
-    video_unet.load_temporal_state_dict(state)
+    video_unet = InflatedDiffusersModel.from_pretrained(tmp_path)
+    assert video_unet.config.inflation["heads"] == 4
     assert any(p.any() for p in temporal_parameters(video_unet))
 
 
