@@ -54,6 +54,7 @@ FLOORS = [
             "diffusers_unet",
             "diffusers_inflated",
             "diffusers_conditions",
+            "diffusers_frames",
             "diffusers_pipeline",
             "diffusers",
         ],

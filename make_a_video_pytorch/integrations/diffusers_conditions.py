@@ -1,15 +1,16 @@
-"""What a pipeline conditions a U-Net on: texts, and frames that are kept.
+"""What a pipeline conditions a U-Net on, texts above all, and how strongly.
 
-Letters: b batch, n tokens, d features, c channels, f frames, h height, w width.
+Letters: b batch, n tokens, d features, f frames.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from diffusers import DiffusionPipeline, ModelMixin
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from make_a_video_pytorch.integrations.diffusers_unet import SpaceTimeUnetModel, as_mask
@@ -28,13 +29,6 @@ class Tokens(NamedTuple):
 
     embeds: Tensor       # (b n d)
     mask: Tensor | None  # (b n), False for tokens that are not to be seen
-
-
-class Kept(NamedTuple):
-    """Frames that are kept."""
-
-    clean: Tensor  # (b c f h w), in latents
-    kept: Tensor   # bool (b f): which of them
 
 
 def conditions_of(
@@ -167,78 +161,11 @@ def padded_to(length: int, tokens: Tokens) -> tuple[Tensor, Tensor]:
     return F.pad(embeds, (0, 0, 0, more)), F.pad(mask, (0, more))
 
 
-def frames_to_keep(
-    pipeline: DiffusionPipeline,
-    image: object,
-    video: object,
-    kept: Tensor | None,
-    shape: tuple[int, int, int, int, int],
-) -> Kept | None:
-    """The frames to keep, in latents of this `shape` (b c f h w), if there are any.
-
-    Raises:
-        ValueError: if they are given twice, incompletely, or in another number.
-    """
-    batch, _, frames, height, width = shape
-    if image is None and video is None and kept is None:
-        return None
-    if image is not None and (video is not None or kept is not None):
-        raise ValueError("`image` must be left out, if `video` and `kept` are given")
-    if image is not None:
-        kept = torch.arange(frames) < 1
-    if kept is None or (image is None and video is None):
-        raise ValueError("`video` and `kept` must be given together")
-    factor, processor = pipeline.vae_scale_factor, pipeline.video_processor
-    size = {"height": height * factor, "width": width * factor}
-    if image is not None:
-        pixels = processor.preprocess(image, **size).unsqueeze(2)
-        pixels = F.pad(pixels, (0, 0, 0, 0, 0, frames - 1))
-    else:
-        pixels = processor.preprocess_video(video, **size)
-    if pixels.shape[2] != frames or len(pixels) not in (1, batch):
+def scale_per_frame(scale: float | Sequence[float] | Tensor, frames: int) -> Tensor:
+    """A guidance scale, of all frames or of each, as (1 1 1|f 1 1)."""
+    scale = torch.as_tensor(scale, dtype=torch.float32)
+    if scale.shape not in ((), (1,), (frames,)):
         raise ValueError(
-            f"`video` (as (b c f h w): {tuple(pixels.shape)}) must have b = {batch} and f = "
-            f"{frames}, as `num_frames` says"
+            f"`guidance_scale` (shape {tuple(scale.shape)}) must be one number or (f) = {(frames,)}"
         )
-    if kept.dtype != torch.bool or kept.shape not in ((frames,), (batch, frames)):
-        raise ValueError(
-            f"`kept` (shape {tuple(kept.shape)}, {kept.dtype}) must be a bool tensor (f) = "
-            f"{(frames,)} or (b f) = {(batch, frames)}"
-        )
-    device, dtype = pipeline._execution_device, pipeline.unet.dtype
-    clean = encoded(pipeline, pixels.to(device, dtype)).expand(batch, -1, -1, -1, -1)
-    return Kept(clean, kept.to(device).expand(batch, frames))
-
-
-def put_back(keep: Kept, latents: Tensor) -> Tensor:
-    """`latents` (b c f h w) with the frames that are kept as they are to be."""
-    return torch.where(keep.kept[:, None, :, None, None], keep.clean.to(latents), latents)
-
-
-def encoded(pipeline: DiffusionPipeline, videos: Tensor) -> Tensor:
-    """`videos` (b c f h w) in [-1, 1] as latents, those of their frames, if there is a VAE."""
-    vae = pipeline.vae
-    if vae is None:
-        return videos
-    frames = videos.transpose(1, 2)
-    latents: Tensor = vae.encode(frames.flatten(0, 1).to(vae.dtype)).latent_dist.mode()
-    latents = (latents - shift_of(vae)) * vae.config.scaling_factor
-    clips: Tensor = latents.unflatten(0, frames.shape[:2])
-    return clips.transpose(1, 2).to(videos.dtype)
-
-
-def decoded(pipeline: DiffusionPipeline, latents: Tensor) -> Tensor:
-    """What `encoded` made latents of."""
-    vae = pipeline.vae
-    if vae is None:
-        return latents
-    frames = latents.transpose(1, 2)
-    scaled = frames.flatten(0, 1).to(vae.dtype) / vae.config.scaling_factor
-    pixels: Tensor = vae.decode(scaled + shift_of(vae)).sample
-    videos: Tensor = pixels.unflatten(0, frames.shape[:2])
-    return videos.transpose(1, 2)
-
-
-def shift_of(vae: ModelMixin) -> float:
-    """What is taken from latents of a `vae` before they are scaled."""
-    return getattr(vae.config, "shift_factor", None) or 0.0
+    return scale.reshape(1, 1, -1, 1, 1)

@@ -12,17 +12,22 @@ from diffusers import AutoencoderKL, DiffusionPipeline, ModelMixin, SchedulerMix
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
+from huggingface_hub import snapshot_download
 from torch import Generator, Tensor, nn
 
 from make_a_video_pytorch.inflation.folding import PerFrame, per_frame
 from make_a_video_pytorch.integrations.diffusers_conditions import (
-    Kept,
     Text,
     conditions_of,
+    scale_per_frame,
+)
+from make_a_video_pytorch.integrations.diffusers_frames import (
+    Kept,
     decoded,
     frames_to_keep,
     put_back,
 )
+from make_a_video_pytorch.integrations.diffusers_inflated import HUB, InflatedDiffusersModel
 from make_a_video_pytorch.integrations.diffusers_unet import SpaceTimeUnetModel
 from make_a_video_pytorch.ops.checks import must_be_multiple
 from make_a_video_pytorch.recipes import kept_frames
@@ -89,6 +94,15 @@ class TextToVideoPipeline(DiffusionPipeline):
         )
         self.vae_scale_factor = 1 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
         self.video_processor = VideoProcessor(vae_scale_factor=self.vae_scale_factor)
+
+    @classmethod
+    def download(cls, pretrained_model_name: str, **kwargs: object) -> str:
+        """Download a saved pipeline, and what of an inflated U-Net diffusers does not look for."""
+        hub = {name: kwargs[name] for name in HUB if name in kwargs}
+        folder: str = super().download(pretrained_model_name, **kwargs)
+        own = [f"*/{name}" for name in (InflatedDiffusersModel.config_name, "motion*.safetensors")]
+        snapshot_download(pretrained_model_name, allow_patterns=own, **hub)
+        return folder
 
     @torch.no_grad()
     def __call__(
@@ -234,13 +248,3 @@ class TextToVideoPipeline(DiffusionPipeline):
             return out
         without, conditioned = out.chunk(2)
         return torch.lerp(without, conditioned, scale.to(out.dtype))
-
-
-def scale_per_frame(scale: float | Sequence[float] | Tensor, frames: int) -> Tensor:
-    """A guidance scale, of all frames or of each, as (1 1 1|f 1 1)."""
-    scale = torch.as_tensor(scale, dtype=torch.float32)
-    if scale.shape not in ((), (1,), (frames,)):
-        raise ValueError(
-            f"`guidance_scale` (shape {tuple(scale.shape)}) must be one number or (f) = {(frames,)}"
-        )
-    return scale.reshape(1, 1, -1, 1, 1)

@@ -15,12 +15,14 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     DDPMScheduler,
+    DiffusionPipeline,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
 )
 from diffusers.utils import export_to_gif
 
+from make_a_video_pytorch.integrations import diffusers_pipeline
 from make_a_video_pytorch.integrations.diffusers import (
     InflatedDiffusersModel,
     SpaceTimeUnetModel,
@@ -249,6 +251,29 @@ def test_the_whole_is_saved_and_loaded(build, tmp_path):
     assert loaded.text_encoder is None
     size = {"height": 2 * H, "width": 2 * W, "output_type": "pt"}
     close(sampled(loaded, **size), sampled(made, **size))
+
+
+def test_a_download_fetches_the_motion_of_an_inflated_unet_too(monkeypatch):
+    fetched = []
+    monkeypatch.setattr(DiffusionPipeline, "download", lambda name, **kwargs: f"cache/{name}")
+    monkeypatch.setattr(
+        diffusers_pipeline, "snapshot_download", lambda name, **kwargs: fetched.append(kwargs)
+    )
+    folder = TextToVideoPipeline.download("a/b", revision="main", variant="fp16")
+    assert folder == "cache/a/b"
+    assert fetched == [
+        {"allow_patterns": ["*/inflated_config.json", "*/motion*.safetensors"], "revision": "main"}
+    ]
+
+
+@each_unet
+def test_its_models_may_be_offloaded_one_by_one(build):
+    pytest.importorskip("accelerate", reason=missing("accelerate"))
+    made = pipeline(build(), vae=vae())
+    size = {"height": 2 * H, "width": 2 * W, "output_type": "pt"}
+    expected = sampled(made, **size)
+    made.enable_model_cpu_offload(device="cpu")
+    close(sampled(made, **size), expected)
 
 
 def test_the_size_is_that_of_the_unet_if_it_is_not_said():
