@@ -39,6 +39,14 @@ def positive(text: str) -> int:
     return number
 
 
+def sampling_step_count(text: str) -> int:
+    """As many denoising steps as the schedule has, at most."""
+    number, most = positive(text), SCHEDULE["num_train_timesteps"]
+    if number > most:
+        raise argparse.ArgumentTypeError(f"{number} must be at most {most}")
+    return number
+
+
 def device(text: str) -> str:
     """A device that torch can use here."""
     try:
@@ -65,9 +73,8 @@ def add_shared_options(
     add("--clips", type=positive, default=clips, help=clips_help)
     add(
         "--sampling-steps",
-        type=positive,
+        type=sampling_step_count,
         default=sampling_steps,
-        choices=range(1, SCHEDULE["num_train_timesteps"] + 1),
         metavar="STEPS",
         help=sampling_steps_help,
     )

@@ -149,8 +149,8 @@ def guide(
         null: the learned null conditions that it was trained with.
 
     Returns:
-        The function to call in its place. It raises a ValueError if it is given neither `cond`
-        nor `context`, or if a shape does not fit.
+        The function to call in its place, its first argument by place. It raises a ValueError if
+        it is given neither `cond` nor `context`, or if a shape does not fit.
 
     Raises:
         TypeError: if an argument is of a wrong type.
@@ -166,6 +166,7 @@ def guide(
 
     def guided(
         x: Tensor,
+        /,
         *args: object,
         cond: Tensor | None = None,
         context: Tensor | None = None,

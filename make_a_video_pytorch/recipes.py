@@ -92,14 +92,14 @@ def kept_frames(video: Tensor, kept: Tensor) -> Tensor:
     """
     if video.ndim != 5:
         raise ValueError(f"`video` (shape {tuple(video.shape)}) must be (b c f h w)")
-    batch, _, frames = video.shape[:3]
+    batch, _, frames, height, width = video.shape
     if kept.dtype != torch.bool or kept.shape not in ((frames,), (batch, frames)):
         raise ValueError(
             f"`kept` (shape {tuple(kept.shape)}, {kept.dtype}) must be a bool tensor (f) = "
             f"{(frames,)} or (b f) = {(batch, frames)}"
         )
-    mask = kept.to(video.device).expand(batch, frames)[..., None, None]
-    mask = mask[:, None].expand_as(video[:, :1])
+    mask = kept.to(video.device).expand(batch, frames)[:, None, :, None, None]
+    mask = mask.expand(batch, 1, frames, height, width)
     return torch.cat((video.masked_fill(~mask, 0), mask.to(video.dtype)), dim=1)
 
 

@@ -62,6 +62,23 @@ def test_every_argument_is_explained(thing):
     assert explained == arguments
 
 
+MEMBERS = {
+    f"{name}.{member}": getattr(thing, member)
+    for name, thing in PUBLIC.items()
+    if inspect.isclass(thing)
+    for member in ("forward", "grow", "from_unet", "run", "check")
+    if member in vars(thing) and arguments_of(getattr(thing, member)) not in ([], ["self"])
+}
+
+
+@pytest.mark.parametrize("member", MEMBERS.values(), ids=MEMBERS)
+def test_every_argument_of_a_method_is_explained_or_named(member):
+    said = inspect.getdoc(member)
+    for name in arguments_of(member):
+        known = name in ("self", "cls", "x", "enable_time")
+        assert known or name in explained_in(said) or f"`{name}`" in said, name
+
+
 @public
 def test_there_is_an_example_of_a_few_lines_and_it_is_right(thing):
     assert 1 <= run_example(thing) <= 6

@@ -353,7 +353,10 @@ def text(path):
             lambda p: ["--device", "abacus"],
             "argument --device: `abacus` cannot be used: Expected one of cpu",
         ),
-        (lambda p: ["--sampling-steps", "1001"], "argument --sampling-steps: invalid choice"),
+        (
+            lambda p: ["--sampling-steps", "1001"],
+            "argument --sampling-steps: 1001 must be at most 1000",
+        ),
         (lambda p: ["--out", text(p / "file")], "file cannot be a folder"),
         (lambda p: ["--resume"], "no checkpoint in"),
         (lambda p: ["--sample", p / "nowhere"], "no checkpoint in .*nowhere"),

@@ -42,7 +42,15 @@ FLOORS = [
     },
     {
         "unet": ["conditions", "growth", "stages", "unet"],
-        "inflation": ["foreign", "folding", "temporal", "motion", "inflated", "inflate"],
+        "inflation": [
+            "foreign",
+            "folding",
+            "reasons",
+            "temporal",
+            "motion",
+            "inflated",
+            "inflate",
+        ],
     },
     {
         "integrations": [

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
@@ -19,12 +18,6 @@ from make_a_video_pytorch.ops.layout import memory_format_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-
-# What an image model may raise where the sizes of its arguments do not fit, and what it says then.
-SIZE_ERRORS = (RuntimeError, ValueError, IndexError, AssertionError)
-NOT_OF_SIZES = (NotImplementedError, torch.OutOfMemoryError)
-OF_SIZES = re.compile(r"size|shape|dim|channel|elements|value of tensor|\b\dd\b", re.IGNORECASE)
 
 
 class PerFrame(NamedTuple):
@@ -104,40 +97,6 @@ def clip_of(args: tuple[object, ...], kwargs: dict[str, object]) -> tuple[int, i
                 f"f = {f}, as {first}, a video (b c f h w)"
             )
     return b, f
-
-
-def reason_for(
-    error: Exception, args: tuple[object, ...], kwargs: dict[str, object], clip: tuple[int, int]
-) -> str | None:
-    """What to say of an `error` that an image model raised, given these arguments for a `clip`.
-
-    None if it is not about sizes, or if none of them explains it: a video does whose folded shape
-    it names, and so may an argument of the shape (b f ...) that is not marked by `per_frame`.
-    """
-    (b, f), text = clip, str(error)
-    reasons: list[str] = []
-    videos: list[str] = []
-
-    def collect(leaf: object, name: str) -> object:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        if leaf.ndim == 5:
-            videos.append(name)
-            if str([b * f, leaf.shape[1], *leaf.shape[3:]]) in text:
-                taken = f"{f} frames of {leaf.shape[1]} channels"
-                reasons.append(
-                    f"{called(name, leaf)} must be a video (b c f h w), and was taken for {taken}"
-                )
-        if leaf.shape[:2] == clip and f > 1 and videos != [name]:
-            reasons.append(
-                f"{called(name, leaf)} must be marked by `per_frame` if it has an entry for each "
-                f"of the {f} frames, (b f ...)"
-            )
-        return leaf
-
-    if not isinstance(error, NOT_OF_SIZES) and (text == "" or OF_SIZES.search(text)):
-        map_arguments(collect, args, kwargs)
-    return "; ".join([*reasons, f"{type(error).__name__}: {text}"]) if reasons else None
 
 
 def called(name: str, tensor: Tensor) -> str:

@@ -15,7 +15,7 @@ from make_a_video_pytorch.inflation.foreign import (
     named_layers,
     where_it_computes,
 )
-from make_a_video_pytorch.inflation.inflated import InflatedModel, M
+from make_a_video_pytorch.inflation.inflated import InflatedModel, Model
 from make_a_video_pytorch.inflation.temporal import (
     Clip,
     InflatedAttention,
@@ -30,14 +30,14 @@ from make_a_video_pytorch.ops.parameters import temporal_modules
 
 @typechecked
 def inflate(
-    model: M,
+    model: Model,
     *,
     temporal_kernel_size: int = 3,
     attention: Literal["auto"] | Sequence[type[object]] = "auto",
     where: Callable[[str, nn.Module], bool] | None = None,
     heads: int = 8,
     dim_head: int = 64,
-) -> InflatedModel[M]:
+) -> InflatedModel[Model]:
     """Make a video model of an image model, in place; `deflate` gives it back.
 
     After every Conv2d with a kernel larger than 1 x 1 comes a convolution over frames, in as many
@@ -115,7 +115,7 @@ def inflate(
 
 
 @typechecked
-def deflate(video_model: InflatedModel[M]) -> M:
+def deflate(video_model: InflatedModel[Model]) -> Model:
     """The image model that `inflate` was given, without its temporal parts.
 
     Do not call `video_model` afterwards: with a video it would attach them again.

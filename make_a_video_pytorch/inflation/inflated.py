@@ -12,27 +12,26 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from make_a_video_pytorch.inflation.folding import (
-    SIZE_ERRORS,
     clip_of,
     fold,
     map_arguments,
     map_leaves,
-    reason_for,
     tensors_of,
     unfold,
 )
 from make_a_video_pytorch.inflation.foreign import unwrapped
 from make_a_video_pytorch.inflation.motion import TemporalParts
+from make_a_video_pytorch.inflation.reasons import SIZE_ERRORS, reason_for
 from make_a_video_pytorch.inflation.temporal import Clip, InflatedConv, TemporalPart
 from make_a_video_pytorch.ops.checks import typechecked
 from make_a_video_pytorch.ops.parameters import acts_across_frames
 from make_a_video_pytorch.ops.torch_internals import is_in_forward_mode
 
-M = TypeVar("M", bound=nn.Module)
+Model = TypeVar("Model", bound=nn.Module)
 R = TypeVar("R")
 
 
-class InflatedModel(nn.Module, Generic[M]):
+class InflatedModel(nn.Module, Generic[Model]):
     """An image model that takes videos too, made by `inflate`.
 
     It is called as `model` is. Without a video (b c f h w) among the arguments the call is that
@@ -76,7 +75,9 @@ class InflatedModel(nn.Module, Generic[M]):
     """
 
     @typechecked
-    def __init__(self, model: M, parts: list[tuple[nn.Module, TemporalPart]], clip: Clip) -> None:
+    def __init__(
+        self, model: Model, parts: list[tuple[nn.Module, TemporalPart]], clip: Clip
+    ) -> None:
         super().__init__()
         self.model = model
         self.clip = clip

@@ -15,13 +15,14 @@ from make_a_video_pytorch.ops.positions import SinusoidalPosEmb
 class NumberEmbedding(nn.Sequential):
     """Sinusoids of numbers, a projection of them, and what may follow.
 
-    Shapes: numbers of any shape (...) and dtype -> (... emb_dim) in `dtype`, fp32 if None.
+    Shapes: numbers of any shape (...) and dtype -> (... emb_dim) in `dtype`, fp32 if None, which
+    the projection's weights must have.
     """
 
     def forward(self, numbers: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         sinusoid, *layers = self
         emb: Tensor = sinusoid(numbers.flatten())
-        emb = emb if dtype is None else emb.to(dtype)
+        emb = emb.to(torch.float32 if dtype is None else dtype)
         for layer in layers:
             emb = layer(emb)
         return emb.view(*numbers.shape, emb.shape[-1])
@@ -41,7 +42,7 @@ class TimestepEmbedding(nn.Module):
     whatever the dtype of the timestep; a block of another dtype takes the embedding in that one.
 
     Shapes: timesteps (b), or a frame its own (b f), of any dtype -> (b [f] emb_dim) in `dtype`,
-    fp32 if None.
+    which is that of the weights.
 
     Args:
         dim: width of the sinusoids, at least 2.
@@ -59,6 +60,7 @@ class TimestepEmbedding(nn.Module):
     @typechecked
     def __init__(self, dim: int, emb_dim: int | None = None) -> None:
         super().__init__()
+        at_least(2, dim=dim)
         emb_dim = dim * 4 if emb_dim is None else emb_dim
         at_least(1, emb_dim=emb_dim)
         self.net = NumberEmbedding(SinusoidalPosEmb(dim), nn.Linear(dim, emb_dim), nn.SiLU())

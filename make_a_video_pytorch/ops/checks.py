@@ -30,6 +30,7 @@ class WrongType(TypeError):
         if found := said.search(message):
             name, value, hint = found.groups()
             hint = re.sub(r"<class '(.*?)'>", r"\1", hint)
+            hint = re.sub(r"\[~\w+\]|~", "", hint)  # what a type is generic in
             hint = re.sub(r"\b(?:\w+\.)+", "", hint)  # the modules of the types
             value = value.strip('"')  # around what is no string
             message = f"`{name}` (={value}) must be of type {hint}"

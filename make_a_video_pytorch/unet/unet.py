@@ -32,8 +32,8 @@ class SpaceTimeUnet(Conditioned, Staged, Growable):
     is built for may be left out of a call, as for the null condition of classifier-free guidance.
     All enter by weights that are zero at first.
 
-    Shapes: image (b channels h w) or video (b channels f h w), returned in the same shape, but
-    with `channels_out`, and memory format.
+    Shapes: image (b channels h w) or video (b channels f h w) -> (b channels_out [f] h w), in the
+    memory format of what was given.
 
     Args:
         dim: features at full resolution.
@@ -202,8 +202,8 @@ class SpaceTimeUnet(Conditioned, Staged, Growable):
         emb = self.embed(timestep, cond, fps, video, temporal)
         along = Along(temporal, emb, {"context": context, "context_mask": context_mask}, [], [])
         video = self.beside(video, cond_images, frame_mask)
-        video = self.conv_in(video, temporal)
-        video = self.down(video, along)
+        # no name here for what goes in, so that its memory is free on the way down
+        video = self.down(self.conv_in(video, temporal), along)
         video = self.mid(video, along)
         video = self.up(video, along)
         return self.out(video, along, x, frame_mask)

@@ -13,6 +13,9 @@ from make_a_video_pytorch import (
     SpaceTimeUnet,
     SpatioTemporalAttention,
     Upsample,
+    deflate,
+    guidance,
+    inflate,
     spatial_parameters,
     temporal_parameters,
 )
@@ -132,6 +135,9 @@ WRONG_TYPES = [
         lambda: temporal_parameters([PseudoConv3d(3)]),
         r"(?s)^`module` \(=\[.*must be of type Module$",
     ),
+    (lambda: inflate([3]), r"^`model` \(=\[3\]\) must be of type Model$"),
+    (lambda: deflate(torch.nn.Identity()), r"`video_model` \(=.* must be of type InflatedModel$"),
+    (lambda: guidance.guide(3, 1.0), r"`unet` \(=3\) must be of type Callable\["),
     (lambda: spatial_parameters(None), r"`module` \(=None\) must be of type Module"),
     # typos are not swallowed
     (lambda: PseudoConv3d(8, kernel=3), "kernel"),

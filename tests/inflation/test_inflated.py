@@ -609,17 +609,18 @@ UNMARKED = r"must be marked by `per_frame` if it has an entry for each of the 3 
 )
 def test_an_argument_for_each_frame_that_is_not_marked(net, kwargs, named):
     model = inflated(net)
-    with pytest.raises(ValueError, match=f"^{named} {UNMARKED}; RuntimeError: ") as raised:
+    with pytest.raises(ValueError, match=f"; {named} {UNMARKED}$") as raised:
         model(video(), **kwargs)
-    assert isinstance(raised.value.__cause__, RuntimeError)
-    assert str(raised.value).endswith(str(raised.value.__cause__))
+    cause = raised.value.__cause__
+    assert type(cause) is RuntimeError
+    assert str(raised.value).startswith(f"RuntimeError: {cause}; ")
 
 
 def test_a_video_in_another_layout(net):
     model = inflated(net)
     message = (
-        r"^`args\[0\]` \(shape \(2, 4, 3, 5, 7\)\) must be a video \(b c f h w\), and was taken "
-        r"for 3 frames of 4 channels; RuntimeError: .* expected input\[6, 4, 5, 7\] to have 3"
+        r"^RuntimeError: .* expected input\[6, 4, 5, 7\] to have 3 .*; `args\[0\]` \(shape "
+        r"\(2, 4, 3, 5, 7\)\) was taken for a video \(b c f h w\), 3 frames of 4 channels$"
     )
     with pytest.raises(ValueError, match=message):
         model(video(f=4).transpose(1, 2), timestep())
@@ -637,7 +638,16 @@ def test_a_video_in_another_layout(net):
         model(video(f=4), timestep(), low_res=video(f=4).transpose(1, 2))
 
 
+class Stop(RuntimeError):
+    """What a hook leaves by, once it has what it wants."""
+
+
 ERRORS = [
+    Stop("of this shape"),
+    RuntimeError(""),
+    AssertionError(),
+    RuntimeError("the channel was closed"),
+    ValueError("`dimension_order` must be bchw"),
     RuntimeError("on purpose"),
     RuntimeError("Expected all tensors to be on the same device, cuda:0 and cpu!"),
     RuntimeError("mat1 and mat2 must have the same dtype, but got Double and Float"),
@@ -676,16 +686,6 @@ def test_an_embedding_as_wide_as_there_are_frames_is_taken(net):
     model = inflated(net, moved=True)
     for context in (torch.randn(2, 3, 4), per_frame(torch.randn(2, 3, 5, 4))):
         assert model(video(), timestep(), context=context).shape == (2, 5, 3, *SIZE)
-
-
-def test_an_assertion_may_say_nothing(net):
-    def function(x, timestep):
-        assert timestep.ndim == 1
-        return x
-
-    message = rf"`args\[1\]` \(shape \(2, 3\)\) {UNMARKED}; AssertionError: "
-    with pytest.raises(ValueError, match=message):
-        inflated(net).run(function, video(), torch.rand(2, 3))
 
 
 def windowed(x):

@@ -2,9 +2,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from make_a_video_pytorch import SpatioTemporalAttention, chunk_attention, inflate
+from make_a_video_pytorch import (
+    SpaceTimeUnet,
+    SpatioTemporalAttention,
+    chunk_attention,
+    inflate,
+)
 from make_a_video_pytorch.ops.positions import rotate
-from tests.zoo import randomize
+from tests.zoo import UNET, randomize
 
 
 def one_attention(attn, tokens, bias, angles, causal):
@@ -146,3 +151,11 @@ def test_chunks_where_nothing_goes_in_chunks_are_refused():
     model = inflate(torch.nn.Conv2d(3, 3, 3, padding=1))
     with pytest.raises(ValueError, match=r"`module` \(a InflatedModel\) must hold a SpatioTemp"):
         chunk_attention(model, frames=1)
+
+
+def test_every_attention_of_a_model_goes_in_chunks():
+    unet = SpaceTimeUnet(**{**UNET, "self_attns": (True, True)})
+    chunk_attention(unet, frames=3, pixels=5)
+    found = [part for part in unet.modules() if isinstance(part, SpatioTemporalAttention)]
+    assert len(found) == 5
+    assert all((part.frames_at_once, part.pixels_at_once) == (3, 5) for part in found)

@@ -15,6 +15,8 @@ def test_a_number_becomes_sinusoids_a_projection_and_silu(dtype):
     tolerance = 1e-12 if dtype == torch.float64 else 1e-5
     got = embed(timesteps, torch.float64)
     torch.testing.assert_close(got, wanted, rtol=0, atol=tolerance)
+    in_fp32 = embed.float()(timesteps)
+    torch.testing.assert_close(in_fp32, wanted.float(), rtol=1e-4, atol=1e-4)
 
 
 def test_a_number_of_each_frame_has_a_vector_of_its_own():
@@ -49,6 +51,8 @@ def test_it_is_the_one_of_the_unet():
 def test_what_is_wrong_is_an_error():
     with pytest.raises(ValueError, match=r"`dim` \(=1\) must be at least 2"):
         TimestepEmbedding(1)
+    with pytest.raises(ValueError, match=r"`dim` \(=-3\) must be at least 2"):
+        TimestepEmbedding(-3)
     with pytest.raises(ValueError, match=r"`emb_dim` \(=0\) must be at least 1"):
         TimestepEmbedding(4, 0)
     with pytest.raises(TypeError, match=r"`timestep` \(a int\) must be a tensor"):

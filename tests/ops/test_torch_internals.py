@@ -116,8 +116,9 @@ def test_a_hook_is_found_among_others():
     assert not is_hooked(module, first)
 
 
-def test_hooks_of_all_modules_are_noticed():
-    handle = nn.modules.module.register_module_forward_hook(lambda *args: None)
+@pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward", "full_backward_pre"])
+def test_hooks_of_all_modules_are_noticed(kind):
+    handle = getattr(nn.modules.module, f"register_module_{kind}_hook")(lambda *args: None)
     assert not is_plain(nn.SiLU(), nn.SiLU)
     handle.remove()
     assert is_plain(nn.SiLU(), nn.SiLU)
