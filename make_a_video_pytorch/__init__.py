@@ -10,9 +10,11 @@ from make_a_video_pytorch.modules.resample import Downsample, Upsample
 from make_a_video_pytorch.modules.resnet import ResnetBlock
 from make_a_video_pytorch.modules.timestep import TimestepEmbedding
 from make_a_video_pytorch.ops.parameters import spatial_parameters, temporal_parameters
+from make_a_video_pytorch.unet.control import ControlBranch
 from make_a_video_pytorch.unet.unet import SpaceTimeUnet
 
 __all__ = [
+    "ControlBranch",
     "Downsample",
     "InflatedModel",
     "PseudoConv3d",

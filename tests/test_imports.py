@@ -41,7 +41,7 @@ FLOORS = [
         "": ["guidance", "recipes"],
     },
     {
-        "unet": ["conditions", "growth", "stages", "unet"],
+        "unet": ["conditions", "growth", "stages", "unet", "control"],
         "inflation": [
             "foreign",
             "folding",
@@ -60,6 +60,7 @@ FLOORS = [
             "imagen",
             "motion_file",
             "diffusers_unet",
+            "diffusers_control",
             "diffusers_inflated",
             "diffusers_conditions",
             "diffusers_frames",

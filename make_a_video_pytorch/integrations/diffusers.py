@@ -7,6 +7,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("this needs diffusers: pip install diffusers") from error
 
+from make_a_video_pytorch.integrations.diffusers_control import ControlBranchModel
 from make_a_video_pytorch.integrations.diffusers_inflated import InflatedDiffusersModel
 from make_a_video_pytorch.integrations.diffusers_pipeline import (
     TextToVideoPipeline,
@@ -16,6 +17,7 @@ from make_a_video_pytorch.integrations.diffusers_unet import SpaceTimeUnetModel,
 from make_a_video_pytorch.integrations.motion_file import load_motion, save_motion
 
 __all__ = [
+    "ControlBranchModel",
     "InflatedDiffusersModel",
     "SpaceTimeUnetModel",
     "TextToVideoPipeline",

@@ -102,6 +102,7 @@ class SpaceTimeUnetModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         cond: Tensor | None = None,
         fps: Tensor | float | None = None,
         frame_mask: Tensor | None = None,
+        features: Sequence[Tensor] | None = None,
         timestep_cond: None = None,
         class_labels: None = None,
         cross_attention_kwargs: None = None,
@@ -120,6 +121,7 @@ class SpaceTimeUnetModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             cond: a vector (b cond_dim).
             fps: frames per second, one number or (b).
             frame_mask: False (b f) for frames that are padding at the end of a shorter clip.
+            features: what a `ControlBranchModel` gives.
             timestep_cond, class_labels, cross_attention_kwargs, added_cond_kwargs: not taken.
             return_dict: give a `VideoOutput`, or else a tuple.
 
@@ -147,6 +149,7 @@ class SpaceTimeUnetModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
             context_mask=as_mask(encoder_attention_mask),
             fps=fps,
             frame_mask=frame_mask,
+            features=features,
         )
         return VideoOutput(sample=out) if return_dict else (out,)
 
@@ -172,7 +175,8 @@ def as_mask(mask: Tensor | None) -> Tensor | None:
 def signature_with(arguments: inspect.Signature, own: inspect.Signature) -> inspect.Signature:
     """`own` with the arguments of `arguments` in the place of its last, which takes any."""
     *first, _ = own.parameters.values()
-    added = [p for p in arguments.parameters.values() if p.name != "self"]
+    named = {p.name for p in first}
+    added = [p for p in arguments.parameters.values() if p.name not in named]
     return own.replace(parameters=[*first, *added])
 
 

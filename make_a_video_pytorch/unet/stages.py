@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from make_a_video_pytorch.modules.attention import SpatioTemporalAttention
 from make_a_video_pytorch.modules.resample import Downsample, Upsample
 from make_a_video_pytorch.modules.resnet import ResnetBlock
+from make_a_video_pytorch.ops.checks import is_one_of
 from make_a_video_pytorch.ops.decision import Temporal, hide
 from make_a_video_pytorch.ops.layout import as_given, memory_format_of
 from make_a_video_pytorch.ops.torch_internals import is_in_forward_mode
@@ -40,9 +41,38 @@ class Along:
     def halve(self, frames: int) -> None:
         """Go on where `frames` have been halved; a pair of them has the mean of its embeddings."""
         if self.emb is not None and self.emb.ndim == 3:
-            mean = self.emb.unflatten(1, (-1, 2)).mean(2)
-            self.emb = self.temporal.halve(self.emb, mean)
+            self.emb = mean_of_pairs(self.temporal, self.emb)
         self.temporal = self.temporal.halved(frames)
+
+    def with_features(self, middle: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """Add `features` to the skips, and the last of them to `middle`, which is returned.
+
+        Raises:
+            TypeError: if one is no tensor.
+            ValueError: if they are of another number or another shape.
+        """
+        own = [*self.skips, middle]
+        shapes = [tuple(video.shape) for video in own]
+        if len(features) != len(own):
+            raise ValueError(
+                f"`features` ({len(features)} of them) must be {len(own)}, of the shapes "
+                f"(b c [f] h w) with (b c f h w) = {shapes}"
+            )
+        added = []
+        for index, (video, feature) in enumerate(zip(own, features, strict=True)):
+            if not isinstance(feature, Tensor):
+                kind = type(feature).__name__
+                raise TypeError(f"`features[{index}]` (a {kind}) must be a tensor")
+            b, c, f, h, w = video.shape
+            if not is_one_of(feature.shape, (b, c, f, h, w), (b, c, 1, h, w), (b, c, h, w)):
+                raise ValueError(
+                    f"`features[{index}]` (shape {tuple(feature.shape)}) must be (b c [f] h w) "
+                    f"with (b c f h w) = {(b, c, f, h, w)}; all of them: {shapes}"
+                )
+            feature = feature if feature.ndim == 5 else feature.unsqueeze(2)
+            added.append(video + feature.to(video.dtype))
+        *self.skips, middle = added
+        return middle
 
 
 class Staged(nn.Module):
@@ -150,6 +180,11 @@ class Staged(nn.Module):
         else:
             out = function(video)
         return out
+
+
+def mean_of_pairs(temporal: Temporal, per_frame: Tensor) -> Tensor:
+    """`per_frame` (b f ...) where the frames of videos have been halved."""
+    return temporal.halve(per_frame, per_frame.unflatten(1, (-1, 2)).mean(2))
 
 
 def parts_of(

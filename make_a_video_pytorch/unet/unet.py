@@ -133,7 +133,7 @@ class SpaceTimeUnet(Conditioned, Staged, Growable):
         self.frame_multiple: int = 2 ** sum(self.compresses)
         self.image_size_multiple: int = 2 ** len(dim_mult)
 
-        dims = [dim, *(mult * dim for mult in dim_mult)]
+        self.dims = dims = [dim, *(mult * dim for mult in dim_mult)]
         attention = partial(
             SpatioTemporalAttention,
             dim_head=attn_dim_head,
@@ -165,6 +165,7 @@ class SpaceTimeUnet(Conditioned, Staged, Growable):
         context_mask: Tensor | None = None,
         fps: Tensor | float | None = None,
         frame_mask: Tensor | None = None,
+        features: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Predict from a noisy image or video; with `enable_time=False`, frame by frame.
 
@@ -184,11 +185,43 @@ class SpaceTimeUnet(Conditioned, Staged, Growable):
             fps: frames per second of the clip, one number or (b); on images it has no effect.
             frame_mask: False (b f) for frames that are padding at the end of a shorter clip,
                 whose length is a multiple of `frame_multiple`. They come out as zeros.
+            features: what a `ControlBranch` gives: tensors (b c [f] h w), one to be added to each
+                skip, in the order of the way down, and the last to the middle's output; f is
+                that of the stage, and one picture stands for all frames.
 
         Raises:
             ValueError: if `x` has another rank, other channels or sizes that are no multiples, or
                 another argument is missing, of another shape or not what the U-Net was built for.
         """
+        video, along = self.enter(
+            x, timestep, enable_time, frame_mask, cond_images=cond_images, cond=cond,
+            context=context, context_mask=context_mask, fps=fps,
+        )  # fmt: skip
+        # no name here for what goes in, so that its memory is free on the way down
+        video = self.down(self.conv_in(video, along.temporal), along)
+        video = self.mid(video, along)
+        if features is not None:
+            video = along.with_features(video, features)
+        video = self.up(video, along)
+        return self.out(video, along, x, frame_mask)
+
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def enter(
+        self,
+        x: Tensor,
+        timestep: Tensor | float | None,
+        enable_time: bool | Tensor | Temporal,
+        frame_mask: Tensor | None,
+        *,
+        cond_images: Tensor | None,
+        cond: Tensor | None,
+        context: Tensor | None,
+        context_mask: Tensor | None,
+        fps: Tensor | float | None,
+    ) -> tuple[Tensor, Along]:
+        """`x` and its pictures as a video (b c f h w), for `conv_in`, and what travels along."""
         video, temporal = as_video(x, self.channels, enable_time, frame_mask)
         frames, height, width = video.shape[2:]
         must_be_multiple(
@@ -202,11 +235,4 @@ class SpaceTimeUnet(Conditioned, Staged, Growable):
         emb = self.embed(timestep, cond, fps, video, temporal)
         along = Along(temporal, emb, {"context": context, "context_mask": context_mask}, [], [])
         video = self.beside(video, cond_images, frame_mask)
-        # no name here for what goes in, so that its memory is free on the way down
-        video = self.down(self.conv_in(video, temporal), along)
-        video = self.mid(video, along)
-        video = self.up(video, along)
-        return self.out(video, along, x, frame_mask)
-
-    if TYPE_CHECKING:
-        __call__ = forward
+        return video, along

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from make_a_video_pytorch import SpaceTimeUnet
 from tests.integrations.small import missing
 from tests.test_docstrings import arguments_of, explained_in, run_example
 
@@ -18,17 +19,15 @@ SHOWN = {name: thing for name, thing in EXPORTS.items() if not name.endswith("Ou
 @pytest.mark.parametrize("thing", SHOWN.values(), ids=SHOWN)
 def test_every_argument_is_explained(thing):
     described = {*explained_in(thing.__doc__)}
-    if "arguments" in described:  # those of SpaceTimeUnet
-        described |= {*arguments_of(integration.SpaceTimeUnetModel)} | {"arguments"}
-        assert described - {"arguments"} == {*arguments_of(thing)}
-    else:
-        assert described == {*arguments_of(thing)}
+    if "arguments" in described:
+        described = {*described, *arguments_of(SpaceTimeUnet)} - {"arguments"}
+    assert described == {*arguments_of(thing)}
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("thing", SHOWN.values(), ids=SHOWN)
 def test_its_example_runs(thing, tmp_path):
-    assert run_example(thing, folder=Path(tmp_path)) >= 1
+    assert run_example(thing, folder=Path(tmp_path), **EXPORTS) >= 1
 
 
 def test_loading_finds_each_class_where_it_says_it_is():
