@@ -143,3 +143,9 @@ def sample(
         velocity = model(videos, timestep)
         videos = scheduler.step(velocity, timestep, videos).prev_sample
     return videos.clamp(-1, 1).cpu()
+
+
+def psnr(clips: Tensor, truth: Tensor) -> float:
+    """Peak signal-to-noise ratio in decibels, of pictures in [-1, 1], the mean over clips."""
+    error = (clips - truth).square().flatten(1).mean(1)
+    return float((10 * torch.log10(4 / error)).mean())

@@ -23,7 +23,7 @@ from checkpoints import last_checkpoint, load_unet, options_of
 from clips import DataError, open_clips, write_videos
 from command_line import Parser, add_shared_options, make_folder, positive
 from diffusers import DDPMScheduler
-from diffusion import SCHEDULE, averaged, diffusion_loss, fit, optimizer_for, sample
+from diffusion import SCHEDULE, averaged, diffusion_loss, fit, optimizer_for, psnr, sample
 from torch import Generator, Tensor
 
 from make_a_video_pytorch import SpaceTimeUnet
@@ -62,12 +62,6 @@ def blend(clips: Tensor, kept: Tensor) -> Tensor:
         share = (frame - first) / max(second - first, 1)
         filled.append(torch.lerp(clips[:, :, first], clips[:, :, second], share))
     return torch.stack(filled, dim=2)
-
-
-def psnr(clips: Tensor, truth: Tensor) -> float:
-    """Peak signal-to-noise ratio in decibels, of pictures in [-1, 1], the mean over clips."""
-    error = (clips - truth).square().flatten(1).mean(1)
-    return float((10 * torch.log10(4 / error)).mean())
 
 
 def train(

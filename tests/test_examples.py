@@ -18,7 +18,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from make_a_video_pytorch import SpaceTimeUnet, inflate, temporal_parameters
-from make_a_video_pytorch.integrations.diffusers import InflatedDiffusersModel, SpaceTimeUnetModel
+from make_a_video_pytorch.integrations.diffusers import (
+    ControlBranchModel,
+    InflatedDiffusersModel,
+    SpaceTimeUnetModel,
+)
 from tests.zoo import as_in_1_0_0
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -29,6 +33,7 @@ diffusion = pytest.importorskip("diffusion")
 train = pytest.importorskip("train")
 interpolate = pytest.importorskip("interpolate")
 inflating = pytest.importorskip("inflate")
+control = pytest.importorskip("control")
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 TINY = "--dim 4 --frames 8 --size 16 --batch-images 2 --batch-video 2 --clips 3 --sampling-steps 2"
@@ -148,7 +153,7 @@ def test_what_is_held_out_is_never_trained_on(tmp_path):
 # The command lines
 
 
-@pytest.mark.parametrize("script", [train, interpolate, inflating], ids=lambda s: s.__name__)
+@pytest.mark.parametrize("script", [train, interpolate, inflating, control], ids=lambda s: s.__name__)
 def test_help_shows_the_default_of_each_option_that_has_one(script, capsys):
     with pytest.raises(SystemExit, match=r"^0$"):
         script.main(["--help"])
@@ -403,7 +408,7 @@ def test_the_blend_is_linear_between_the_nearest_kept_frames():
 
 def test_the_signal_to_noise_ratio_is_that_of_its_definition():
     truth = torch.rand(2, 1, 3, 4, 4) * 2 - 1
-    assert interpolate.psnr(truth + 0.2, truth) == pytest.approx(20.0)  # 2^2 / 0.2^2 = 100
+    assert diffusion.psnr(truth + 0.2, truth) == pytest.approx(20.0)  # 2^2 / 0.2^2 = 100
 
 
 @pytest.mark.parametrize(
@@ -419,6 +424,31 @@ def test_interpolation_refuses_bad_input_in_one_line(trained, arguments, message
         interpolate.main(["--unet", str(trained), *SMALL.split(), *arguments])
     assert stopped.value.code == 2
     assert re.search(f"error: .*{message}", capsys.readouterr().err)
+
+
+def test_an_outline_surrounds_what_is_light():
+    clip = torch.full((1, 3, 2, 9, 9), -1.0)
+    clip[:, :, 1, 3:6, 4:6] = 1.0
+    drawn = control.outlines(clip)
+    assert drawn.shape == (1, 1, 2, 9, 9)
+    assert not drawn[:, :, 0].any()
+    inside = torch.zeros(9, 9)
+    inside[2:7, 3:7] = 1
+    inside[3:6, 4:6] = 0
+    assert torch.equal(drawn[0, 0, 1], inside)
+
+
+def test_a_branch_is_trained_and_saved_and_samples_follow(trained, tmp_path, capsys):
+    few = ["--steps", "3", "--batch", "2", "--clips", "3", "--sampling-steps", "2"]
+    assert control.main(["--unet", str(trained), "--out", str(tmp_path), *few]) == 0
+    assert re.search(
+        r"with the outlines: -?\d+.\d\d dB\nwithout them: -?\d+.\d\d dB\n", capsys.readouterr().out
+    )
+    branch = ControlBranchModel.from_pretrained(tmp_path / "branch").branch
+    unet = train.load_unet(last(trained), 8, 16)
+    x, drawn = torch.randn(2, 1, 8, 16, 16), torch.rand(2, 1, 8, 16, 16)
+    out = control.controlled(unet, branch, drawn, x, torch.tensor([5, 500]))
+    assert not torch.equal(out, unet(x, torch.tensor([5, 500])))
 
 
 def test_an_image_model_is_inflated_and_keeps_its_images(tmp_path, capsys):
