@@ -1,6 +1,6 @@
 """Control what the U-Net that examples/train.py has trained draws, by outlines.
 
-    python examples/control.py                      # from runs/train: two minutes on two cores
+    python examples/control.py                      # from runs/train: three minutes on two cores
 
 A ControlNet (Zhang et al. 2023) over frames: `ControlBranch.from_unet` copies the way down of the
 U-Net, which stays as it is, and learns to tell it what outlines show. No digit's name is given, so
