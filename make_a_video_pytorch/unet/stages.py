@@ -71,7 +71,8 @@ class Along:
                 )
             feature = feature if feature.ndim == 5 else feature.unsqueeze(2)
             added.append(video + feature.to(video.dtype))
-        *self.skips, middle = added
+        middle = added.pop()
+        self.skips = added  # a starred assignment makes a tuple under the compiler of torch 2.6
         return middle
 
 
