@@ -153,7 +153,9 @@ def test_what_is_held_out_is_never_trained_on(tmp_path):
 # The command lines
 
 
-@pytest.mark.parametrize("script", [train, interpolate, inflating, control], ids=lambda s: s.__name__)
+@pytest.mark.parametrize(
+    "script", [train, interpolate, inflating, control], ids=lambda s: s.__name__
+)
 def test_help_shows_the_default_of_each_option_that_has_one(script, capsys):
     with pytest.raises(SystemExit, match=r"^0$"):
         script.main(["--help"])

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from diffusers import DiffusionPipeline, ModelMixin
-from torch import Tensor
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Generator, Tensor
 
 
 class Kept(NamedTuple):
@@ -18,6 +19,38 @@ class Kept(NamedTuple):
 
     clean: Tensor  # (b c f h w), in latents
     kept: Tensor   # bool (b f): which of them
+
+
+def count_of(latents: Tensor | None, image: object, video: object) -> int:
+    """For how many videos these are, where nothing else says it."""
+    for given, rank in ((latents, 5), (video, 5), (image, 4)):
+        if isinstance(given, Tensor) and given.ndim == rank:
+            return len(given)
+    return len(image) if isinstance(image, (list, tuple)) else 1
+
+
+def starting_noise(
+    pipeline: DiffusionPipeline,
+    shape: tuple[int, int, int, int, int],
+    latents: Tensor | None,
+    generator: Generator | list[Generator] | None,
+) -> Tensor:
+    """The noise of this `shape` (b c f h w) that sampling starts from, as the scheduler scales it.
+
+    Raises:
+        ValueError: if `latents`, which stand for it, are of another shape.
+    """
+    device, dtype = pipeline._execution_device, pipeline.unet.dtype
+    if latents is None:
+        noise: Tensor = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+    elif latents.shape != shape:
+        raise ValueError(
+            f"`latents` (shape {tuple(latents.shape)}) must be (b c f h w) = {shape}, as the other "
+            "arguments say"
+        )
+    else:
+        noise = latents.to(device, dtype)
+    return noise * getattr(pipeline.scheduler, "init_noise_sigma", 1.0)
 
 
 def frames_to_keep(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, ModelMixin, SchedulerMixin
 from diffusers.utils import BaseOutput
-from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
 from huggingface_hub import snapshot_download
 from torch import Generator, Tensor, nn
@@ -23,9 +22,11 @@ from make_a_video_pytorch.integrations.diffusers_conditions import (
 )
 from make_a_video_pytorch.integrations.diffusers_frames import (
     Kept,
+    count_of,
     decoded,
     frames_to_keep,
     put_back,
+    starting_noise,
 )
 from make_a_video_pytorch.integrations.diffusers_inflated import HUB, InflatedDiffusersModel
 from make_a_video_pytorch.integrations.diffusers_unet import SpaceTimeUnetModel
@@ -171,19 +172,14 @@ class TextToVideoPipeline(DiffusionPipeline):
             Text(negative_prompt, negative_prompt_embeds, negative_prompt_attention_mask),
             {"cond": cond, "fps": fps},
             guided=bool((scale != 1).any()),
-            batch=1 if latents is None else len(latents),
+            batch=count_of(latents, image, video),
         )
         shape = self.shape_of(batch, num_frames, height, width)
         keep = frames_to_keep(self, image, video, kept, shape)
         if keep is not None and self.unet.config.get("cond_channels", 0) == shape[1] + 1:
             beside = kept_frames(*keep)
             conditions["cond_images"] = torch.cat((beside, beside)) if guided else beside
-        if latents is None:
-            where = {"device": self._execution_device, "dtype": self.unet.dtype}
-            latents = randn_tensor(shape, generator=generator, **where)
-        latents = latents.to(self._execution_device, self.unet.dtype)
-        latents = latents * getattr(self.scheduler, "init_noise_sigma", 1.0)
-
+        latents = starting_noise(self, shape, latents, generator)
         self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
         taken = inspect.signature(self.scheduler.step).parameters
         options = {"eta": eta, "generator": generator}

@@ -170,6 +170,22 @@ def test_without_any_condition_there_is_one_video_and_no_guidance(monkeypatch):
     assert calls[0][0][0].shape == out.shape
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"image": CLIP[:, 0]},
+        {"image": [Image.new("RGB", (W, H)), Image.new("RGB", (W, H), "red")]},
+        {"video": CLIP, "kept": torch.arange(F) < 2},
+        {"latents": NOISE},
+    ],
+    ids=["pictures", "images", "videos", "latents"],
+)
+def test_without_any_condition_there_are_as_many_videos_as_pictures(given):
+    made = pipeline(own(context_dim=None))
+    out = sampled(made, prompt_embeds=None, negative_prompt_embeds=None, **given)
+    assert out.shape == NOISE.shape
+
+
 def test_a_predicted_variance_is_left_to_schedulers_that_use_it():
     unet = own(channels_out=6)
     fixed = sampled(pipeline(unet, DDPMScheduler()), guidance_scale=1)
@@ -296,6 +312,7 @@ WRONG = {
         {"negative_prompt_embeds": waves(3, 5, 5)},
         r"`negative_prompt_embeds` \(shape \(3, 5, 5\)\) must be .* b = 2 and d = 5",
     ),
+    "latents": ({"latents": NOISE[:, :, 1:]}, r"`latents` \(shape \(2, 3, 3, 4, 6\)\) must be"),
     "kept": ({"kept": torch.ones(F).bool()}, "`video` and `kept` must be given together"),
     "image": (
         {"image": CLIP[:, 0], "video": CLIP, "kept": torch.ones(F).bool()},
