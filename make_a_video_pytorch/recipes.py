@@ -74,14 +74,14 @@ def at(frames: int, indices: Iterable[int]) -> Tensor:
 
 
 def kept_frames(video: Tensor, kept: Tensor) -> Tensor:
-    """The condition to fill in frames by: the kept ones, zeros for the others, and the mask.
+    """The condition to fill in frames, or pixels, by: the kept ones, zeros, and the mask.
 
     Four channels for a picture of three, which go in as `cond_images` of a U-Net grown by
     `unet.grow(cond_channels=4)` (Make-A-Video, section 3.3): (b c+1 f h w).
 
     Args:
         video: (b c f h w); what is in the other frames does not matter.
-        kept: bool (f) or (b f), True for the frames to keep.
+        kept: True for the frames to keep, bool (f) or (b f), or for pixels, (b f h w).
 
     Raises:
         ValueError: if `video` is no video, or `kept` not of bools or of another shape.
@@ -93,13 +93,14 @@ def kept_frames(video: Tensor, kept: Tensor) -> Tensor:
     if video.ndim != 5:
         raise ValueError(f"`video` (shape {tuple(video.shape)}) must be (b c f h w)")
     batch, _, frames, height, width = video.shape
-    if kept.dtype != torch.bool or kept.shape not in ((frames,), (batch, frames)):
+    whole = batch, frames, height, width
+    if kept.dtype != torch.bool or kept.shape not in ((frames,), whole[:2], whole):
         raise ValueError(
-            f"`kept` (shape {tuple(kept.shape)}, {kept.dtype}) must be a bool tensor (f) = "
-            f"{(frames,)} or (b f) = {(batch, frames)}"
+            f"`kept` (shape {tuple(kept.shape)}, {kept.dtype}) must be a bool tensor (f), (b f) or "
+            f"(b f h w), with (b f h w) = {whole}"
         )
-    mask = kept.to(video.device).expand(batch, frames)[:, None, :, None, None]
-    mask = mask.expand(batch, 1, frames, height, width)
+    mask = kept if kept.ndim == 4 else kept.expand(batch, frames)[..., None, None].expand(whole)
+    mask = mask.to(video.device)[:, None]
     return torch.cat((video.masked_fill(~mask, 0), mask.to(video.dtype)), dim=1)
 
 

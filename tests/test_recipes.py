@@ -59,6 +59,18 @@ def test_fps_go_from_high_to_low():
     assert means[0] > means[1] > means[2]
 
 
+def test_pixels_may_be_kept_as_frames_may():
+    video = torch.randn(2, 3, 4, 5, 6)
+    kept = torch.rand(2, 4, 5, 6) > 0.5
+    out = kept_frames(video.masked_fill(~kept[:, None], torch.nan), kept)
+    assert out.shape == (2, 4, 4, 5, 6)
+    assert torch.equal(out[:, 3], kept.float())
+    assert torch.equal(out[:, :3], video.masked_fill(~kept[:, None], 0))
+    of_frames = torch.rand(2, 4) > 0.5
+    pixels = of_frames[..., None, None].expand(2, 4, 5, 6)
+    assert torch.equal(kept_frames(video, pixels), kept_frames(video, of_frames))
+
+
 @pytest.mark.parametrize("fps", [1, 2, 7.5, 12, 24, 60])
 def test_a_clip_has_the_fps_that_it_says(fps):
     generator = torch.Generator().manual_seed(0)
@@ -130,7 +142,8 @@ def test_progressive_noise_is_normal_and_forgets(alpha):
         ),
         (
             lambda: kept_frames(torch.zeros(2, 3, 4, 5, 5), head(3)),
-            r"`kept` \(shape \(3,\), torch.bool\) must be a bool tensor \(f\) = \(4,\) or \(b f\)",
+            r"`kept` \(shape \(3,\), torch.bool\) must be a bool tensor \(f\), \(b f\) or "
+            r"\(b f h w\), with \(b f h w\) = \(2, 4, 5, 5\)",
         ),
         (lambda: sample_fps(1, 1.5), r"`progress` \(=1.5\) must be between 0 and 1"),
         (lambda: sample_fps(1, 0, lowest=9, highest=8), r"`lowest` \(=9\) must be positive and at"),
