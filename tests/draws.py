@@ -216,7 +216,7 @@ def cases(draw, *kinds, least=0, most=6, where=lambda options: True, needs=(), *
     if unet or multiple == 1:
         offered["enable_time"] = st.tuples(*[FLAG] * b)
     if "condition_on_fps" in options:
-        offered["fps"] = NUMBER | tensor((), (b,), dtypes=NUMBERS)
+        offered["fps"] = st.integers(1, 60) | tensor((), (b,), dtypes=NUMBERS)
     if "cond_dim" in options:
         offered["cond"] = tensor((b, options["cond_dim"]), dtypes=DTYPES)
     if "context_dim" in options:

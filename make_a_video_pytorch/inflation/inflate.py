@@ -88,7 +88,7 @@ def inflate(
     must_be_untouched(model)
     is_attention = attention_test(model, attention)
     clip = Clip()
-    chosen: list[tuple[nn.Module, TemporalPart]] = []
+    chosen: list[tuple[nn.Module, nn.Module]] = []
     for name, path, module in named_layers(model):
         attends = is_attention(module)
         convolves = isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1

@@ -22,7 +22,7 @@ from make_a_video_pytorch.inflation.folding import (
 from make_a_video_pytorch.inflation.foreign import unwrapped
 from make_a_video_pytorch.inflation.motion import TemporalParts
 from make_a_video_pytorch.inflation.reasons import SIZE_ERRORS, reason_for
-from make_a_video_pytorch.inflation.temporal import Clip, InflatedConv, TemporalPart
+from make_a_video_pytorch.inflation.temporal import Clip, InflatedConv
 from make_a_video_pytorch.ops.checks import typechecked
 from make_a_video_pytorch.ops.parameters import acts_across_frames
 from make_a_video_pytorch.ops.torch_internals import is_in_forward_mode
@@ -76,7 +76,7 @@ class InflatedModel(nn.Module, Generic[Model]):
 
     @typechecked
     def __init__(
-        self, model: Model, parts: list[tuple[nn.Module, TemporalPart]], clip: Clip
+        self, model: Model, parts: list[tuple[nn.Module, nn.Module]], clip: Clip
     ) -> None:
         super().__init__()
         self.model = model

@@ -33,7 +33,7 @@ class TemporalParts(nn.ModuleDict):
     """
 
     def __init__(
-        self, model: nn.Module, parts: list[tuple[nn.Module, TemporalPart]], clip: Clip
+        self, model: nn.Module, parts: list[tuple[nn.Module, nn.Module]], clip: Clip
     ) -> None:
         super().__init__()
         self.names: dict[str, str] = {}  # of the inflated modules, by the key of their part
@@ -42,6 +42,7 @@ class TemporalParts(nn.ModuleDict):
             places.setdefault(module, []).append(name)
         self.places = [places[module] for module, _ in parts if len(places[module]) > 1]
         for module, part in parts:
+            assert isinstance(part, TemporalPart)
             # no name of a module of the model is a suffix of it, as by which adapters find modules
             key = f"after_{part.name or 'model'}".replace(".", "_")
             while key in self:

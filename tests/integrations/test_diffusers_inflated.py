@@ -13,7 +13,7 @@ from tests.zoo import randomize
 
 pytest.importorskip("diffusers", reason=missing("diffusers"))
 
-from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from make_a_video_pytorch.integrations.diffusers import InflatedDiffusersModel
 
@@ -152,6 +152,9 @@ def test_gradient_checkpointing_is_that_of_the_image_model():
 
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_in_a_pipeline_for_images_it_stays_an_image_model(wrapped):
+    pytest.importorskip("transformers", reason=missing("transformers"))
+    from diffusers import StableDiffusionPipeline
+
     video = inflate(image_model())
     unet = InflatedDiffusersModel(video) if wrapped else video
     images = []
@@ -173,6 +176,7 @@ def test_in_a_pipeline_for_images_it_stays_an_image_model(wrapped):
 
 @pytest.mark.filterwarnings("ignore")  # the pipeline is deprecated
 def test_it_runs_in_the_pipeline_for_videos_that_diffusers_had():
+    pytest.importorskip("transformers", reason=missing("transformers"))
     from diffusers import TextToVideoSDPipeline
 
     model = small()
