@@ -195,7 +195,7 @@ def as_in(name: str, path: list[nn.Module], part: TemporalPart) -> TemporalPart:
     module = path[-1]
     tensors = chain(module.parameters(), path[0].parameters())
     like = next((tensor for tensor in tensors if tensor.is_floating_point()), None)
-    if like is None:
+    if like is None:  # only in a quantised model
         return part.train(module.training)
     device, dtype = where_it_computes([*path, *module.modules()])
     elsewhere = like.is_meta and not all(p.is_meta for p in path[0].parameters())

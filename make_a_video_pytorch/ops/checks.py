@@ -11,7 +11,7 @@ from beartype import BeartypeConf, beartype
 from packaging.version import Version
 from torch import Tensor
 
-if Version(torch.__version__).release < (2, 6):
+if Version(torch.__version__).release < (2, 6):  # only with an older torch
     raise ImportError(f"make-a-video-pytorch needs torch 2.6 or later, found {torch.__version__}")
 
 F = TypeVar("F", bound=Callable[..., object])

@@ -144,3 +144,9 @@ def test_a_projection_with_a_usual_name_comes_first(name):
     assert channels_out(module) == 4
     setattr(module, name, None)
     assert channels_out(module) == 5
+
+
+def test_a_module_in_two_places_is_one_layer():
+    shared = nn.Conv2d(3, 3, 3)
+    model = nn.Sequential(shared, nn.Sequential(nn.SiLU(), shared))
+    assert [name for name, _, module in named_layers(model) if module is shared] == ["0"]

@@ -142,3 +142,12 @@ def test_no_key_to_see_makes_no_nan_in_half_precision():
     out.sum().backward()
     assert out.isfinite().all()
     assert q.grad.isfinite().all()
+
+
+def test_chunks_of_heads_keep_the_mask_of_a_window(monkeypatch):
+    q, k, v = torch.randn(3, 2, 6, 11, 8).double().unbind()
+    mask = torch.rand(2, 11) > 0.3
+    bias = torch.randn(3, bias_span(11, 2), bias_span(11, 2)).double()
+    whole = Attend(window=2)(q, k, v, bias, mask)
+    monkeypatch.setattr(attend, "MAX_GRID", 6)
+    torch.testing.assert_close(Attend(window=2)(q, k, v, bias, mask), whole)
