@@ -1,6 +1,11 @@
 """Image diffusion models made into video diffusion models: Make-A-Video's modules in PyTorch."""
 
-from make_a_video_pytorch import guidance, recipes
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from make_a_video_pytorch.inflation.folding import per_frame
 from make_a_video_pytorch.inflation.inflate import deflate, inflate
 from make_a_video_pytorch.inflation.inflated import InflatedModel
@@ -12,6 +17,9 @@ from make_a_video_pytorch.modules.timestep import TimestepEmbedding
 from make_a_video_pytorch.ops.parameters import spatial_parameters, temporal_parameters
 from make_a_video_pytorch.unet.control import ControlBranch
 from make_a_video_pytorch.unet.unet import SpaceTimeUnet
+
+if TYPE_CHECKING:
+    from make_a_video_pytorch import guidance, recipes
 
 __all__ = [
     "ControlBranch",
@@ -32,3 +40,10 @@ __all__ = [
     "spatial_parameters",
     "temporal_parameters",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`guidance` and `recipes`, which are imported when they are asked for."""
+    if name in ("guidance", "recipes"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

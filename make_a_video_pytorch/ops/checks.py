@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from functools import wraps
+from typing import TypeVar, cast
 
 import torch
 from beartype import BeartypeConf, beartype
@@ -18,8 +19,24 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def typechecked(function: F) -> F:
-    """Check the annotated arguments of `function` on every call; a violation is a TypeError."""
-    return beartype(conf=BeartypeConf(violation_type=WrongType, is_color=False))(function)
+    """Check the annotated arguments of `function` on every call; a violation is a TypeError.
+
+    For a constructor the check is made at the first call: those of all would be most of the time
+    that an import takes.
+    """
+    conf = BeartypeConf(violation_type=WrongType, is_color=False)
+    if function.__name__ != "__init__":
+        return beartype(conf=conf)(function)
+    checked: Callable[..., object] | None = None
+
+    @wraps(function)
+    def constructor(*args: object, **kwargs: object) -> object:
+        nonlocal checked
+        if checked is None:
+            checked = beartype(conf=conf)(function)
+        return checked(*args, **kwargs)
+
+    return cast("F", constructor)
 
 
 class WrongType(TypeError):

@@ -7,8 +7,6 @@ from typing import TypeVar
 from torch import nn
 from torch.nn import Parameter
 
-from make_a_video_pytorch.ops.checks import typechecked
-
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -41,7 +39,6 @@ def temporal_modules(module: nn.Module) -> list[nn.Module]:
     return found
 
 
-@typechecked
 def temporal_parameters(module: nn.Module) -> list[Parameter]:
     """The parameters of `module` that act across frames, each once.
 
@@ -56,13 +53,14 @@ def temporal_parameters(module: nn.Module) -> list[Parameter]:
         >>> sum(parameter.numel() for parameter in temporal_parameters(PseudoConv3d(4)))
         52
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"`module` (a {type(module).__name__}) must be an nn.Module")
     found: dict[Parameter, None] = {}
     for part in temporal_modules(module):
         found.update(dict.fromkeys(part.parameters()))
     return list(found)
 
 
-@typechecked
 def spatial_parameters(module: nn.Module) -> list[Parameter]:
     """The parameters of `module` that act within a frame: all but its `temporal_parameters`.
 

@@ -133,12 +133,12 @@ WRONG_TYPES = [
     (lambda: SpaceTimeUnet(dim=8, self_attns=("no",) * 4), r"`self_attns` \(=\('no', "),
     (
         lambda: temporal_parameters([PseudoConv3d(3)]),
-        r"(?s)^`module` \(=\[.*must be of type Module$",
+        r"^`module` \(a list\) must be an nn.Module$",
     ),
     (lambda: inflate([3]), r"^`model` \(=\[3\]\) must be of type Model$"),
     (lambda: deflate(torch.nn.Identity()), r"`video_model` \(=.* must be of type InflatedModel$"),
     (lambda: guidance.guide(3, 1.0), r"`unet` \(=3\) must be of type Callable\["),
-    (lambda: spatial_parameters(None), r"`module` \(=None\) must be of type Module"),
+    (lambda: spatial_parameters(None), r"`module` \(a NoneType\) must be an nn.Module"),
     # typos are not swallowed
     (lambda: PseudoConv3d(8, kernel=3), "kernel"),
     (lambda: SpatioTemporalAttention(8, head=3), "head"),

@@ -1,3 +1,4 @@
+import inspect
 from collections.abc import Sequence
 
 import pytest
@@ -33,3 +34,16 @@ def test_the_types_are_said_without_their_modules_and_other_messages_stay():
         first([3], {1: 2})
     with pytest.raises(TypeError, match="return 'no int' violates"):
         first([3])
+
+
+def test_a_constructor_is_checked_at_the_first_call_and_at_later_ones():
+    class Sized:
+        @typechecked
+        def __init__(self, size: int = 3) -> None:
+            self.size = size
+
+    for _ in range(2):
+        with pytest.raises(TypeError, match=r"^`size` \(='3'\) must be of type int$"):
+            Sized("3")
+        assert Sized(size=4).size == 4
+    assert list(inspect.signature(Sized).parameters) == ["size"]
