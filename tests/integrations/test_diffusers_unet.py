@@ -71,7 +71,8 @@ def test_its_config_and_its_signature_hold_the_arguments_of_the_unet():
     assert model.config.sample_size == (4, 6)
     own, unet = (inspect.signature(kind).parameters for kind in (SpaceTimeUnetModel, SpaceTimeUnet))
     assert list(own) == ["sample_size", *unet]
-    assert all(own[name] == unet[name] for name in unet)
+    assert all(own[name].default == unet[name].default for name in unet)
+    assert {parameter.kind for parameter in own.values()} == {inspect.Parameter.KEYWORD_ONLY}
 
 
 def test_from_unet_predicts_the_same_with_weights_of_its_own():
