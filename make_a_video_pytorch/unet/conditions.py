@@ -126,24 +126,30 @@ class Conditioned(nn.Module):
         must_be_taken(self.cond_channels > 0, "cond_channels", cond_images=cond_images)
         if self.cond_channels == 0:
             return video
-        must_be_tensor(cond_images=cond_images)
-        batch, _, frames, height, width = video.shape
-        shape = (batch, self.cond_channels, frames, height, width)
-        one = (*shape[:2], 1, *shape[3:])
-        if cond_images is None:
-            cond_images = video.new_zeros(()).expand(one)
-        if not is_one_of(cond_images.shape, shape, one, (*shape[:2], *shape[3:])):
-            raise ValueError(
-                f"`cond_images` (shape {tuple(cond_images.shape)}) must be "
-                f"(b, cond_channels, [f,] h, w) with (b, cond_channels, f, h, w) = {shape}"
-            )
-        if cond_images.ndim == 4:
-            cond_images = cond_images.unsqueeze(2)
-        cond_images = cond_images.to(video.dtype).expand(shape)
-        if frame_mask is not None:
-            cond_images = hide(cond_images, frame_mask)
-        tokens = (video.movedim(1, -1), cond_images.movedim(1, -1))
+        pictures = as_pictures(cond_images, self.cond_channels, video, frame_mask)
+        tokens = (video.movedim(1, -1), pictures.movedim(1, -1))
         return torch.cat(tokens, dim=-1).movedim(-1, 1)
+
+
+def as_pictures(
+    cond_images: Tensor | None, channels: int, video: Tensor, frame_mask: Tensor | None
+) -> Tensor:
+    """`cond_images` (b channels [f] h w) for each frame of `video`, zeros if there are none."""
+    must_be_tensor(cond_images=cond_images)
+    batch, _, frames, height, width = video.shape
+    shape = (batch, channels, frames, height, width)
+    one = (*shape[:2], 1, *shape[3:])
+    if cond_images is None:
+        cond_images = video.new_zeros(()).expand(one)
+    if not is_one_of(cond_images.shape, shape, one, (*shape[:2], *shape[3:])):
+        raise ValueError(
+            f"`cond_images` (shape {tuple(cond_images.shape)}) must be "
+            f"(b, cond_channels, [f,] h, w) with (b, cond_channels, f, h, w) = {shape}"
+        )
+    if cond_images.ndim == 4:
+        cond_images = cond_images.unsqueeze(2)
+    cond_images = cond_images.to(video.dtype).expand(shape)
+    return cond_images if frame_mask is None else hide(cond_images, frame_mask)
 
 
 def plus(emb: Tensor, vector: Tensor) -> Tensor:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from make_a_video_pytorch.modules.conv import PseudoConv3d
-from make_a_video_pytorch.ops.checks import at_least, is_one_of, must_be_tensor, typechecked
-from make_a_video_pytorch.ops.decision import Temporal, hide
+from make_a_video_pytorch.ops.checks import at_least, is_one_of, typechecked
+from make_a_video_pytorch.ops.decision import Temporal
 from make_a_video_pytorch.ops.layout import as_given, in_layout
 from make_a_video_pytorch.ops.parameters import zero_init
+from make_a_video_pytorch.unet.conditions import as_pictures
 from make_a_video_pytorch.unet.stages import mean_of_pairs
 from make_a_video_pytorch.unet.unet import SpaceTimeUnet
 
@@ -125,7 +126,7 @@ class ControlBranch(nn.Module):
             x, timestep, enable_time, frame_mask, cond_images=None, cond=cond, context=context,
             context_mask=context_mask, fps=fps,
         )  # fmt: skip
-        pictures = self.shown(cond_images, video, frame_mask)
+        pictures = in_layout(as_pictures(cond_images, self.cond_channels, video, frame_mask))
         strength = per_frame("scale", scale, video)
         video = self.unet.conv_in(video, along.temporal) + self.cond_in(pictures, along.temporal)
         video = self.unet.down(video, along)
@@ -144,21 +145,6 @@ class ControlBranch(nn.Module):
 
     if TYPE_CHECKING:
         __call__ = forward
-
-    def shown(self, cond_images: Tensor, video: Tensor, frame_mask: Tensor | None) -> Tensor:
-        """The pictures as a video (b cond_channels f h w), in the layout of `video`."""
-        must_be_tensor(cond_images=cond_images)
-        batch, _, frames, height, width = video.shape
-        shape = (batch, self.cond_channels, frames, height, width)
-        one = (*shape[:2], 1, *shape[3:])
-        if not is_one_of(cond_images.shape, shape, one, (*shape[:2], *shape[3:])):
-            raise ValueError(
-                f"`cond_images` (shape {tuple(cond_images.shape)}) must be "
-                f"(b, cond_channels, [f,] h, w) with (b, cond_channels, f, h, w) = {shape}"
-            )
-        pictures = cond_images if cond_images.ndim == 5 else cond_images.unsqueeze(2)
-        pictures = in_layout(pictures.to(video.dtype).expand(shape))
-        return pictures if frame_mask is None else hide(pictures, frame_mask)
 
 
 def zero_conv(dim: int, dim_out: int, kernel_size: int, causal: bool) -> PseudoConv3d:
