@@ -17,6 +17,7 @@ FLOORS = [
             "torch_internals",
             "parameters",
             "layout",
+            "trees",
             "decision",
             "gradients.by_hand",
             "gradients.convolution",

@@ -6,18 +6,15 @@ Letters: b batch, c channels, f frames, h height, w width. A clip is (b, f).
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, TypeGuard
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from make_a_video_pytorch.ops.checks import typechecked
 from make_a_video_pytorch.ops.layout import memory_format_of
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from make_a_video_pytorch.ops.trees import map_leaves
 
 
 class PerFrame(NamedTuple):
@@ -161,49 +158,9 @@ def map_arguments(
     function: Callable[[object, str], object], args: tuple[object, ...], kwargs: dict[str, object]
 ) -> tuple[tuple[object, ...], dict[str, object]]:
     """`map_leaves` over the arguments of a call."""
-    new = [map_leaves(function, value, f"args[{index}]") for index, value in enumerate(args)]
-    return tuple(new), {name: map_leaves(function, value, name) for name, value in kwargs.items()}
 
+    def mapped(value: object, name: str) -> object:
+        return map_leaves(function, value, name, leaves=PerFrame)
 
-def map_leaves(function: Callable[[object, str], object], tree: object, name: str) -> object:
-    """`tree` with `function(leaf, name)` for each leaf.
-
-    Its branches are tuples, lists, dicts and dataclasses, or of subclasses of these, and come
-    back as what they were: the same object, where no leaf of it has changed.
-    """
-    if isinstance(tree, PerFrame):
-        return function(tree, name)
-    old: dict[object, object]
-    if is_dataclass(tree):
-        old = {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree)}
-    elif isinstance(tree, dict):
-        old = dict(tree)
-    elif isinstance(tree, (tuple, list)):
-        old = dict(enumerate(tree))
-    else:
-        return function(tree, name)
-    new = {key: map_leaves(function, value, f"{name}[{key!r}]") for key, value in old.items()}
-    # torch 2.6 cannot compile `is` between lists
-    if not torch.compiler.is_compiling() and all(new[key] is old[key] for key in old):
-        return tree
-    return rebuilt(tree, new)
-
-
-def is_dataclass(tree: object) -> TypeGuard[DataclassInstance]:
-    """As that of `dataclasses`, which torch 2.6 cannot compile, but False for a class."""
-    return hasattr(tree, "__dataclass_fields__") and not isinstance(tree, type)
-
-
-def rebuilt(tree: object, items: dict[object, object]) -> object:
-    """A branch like `tree`, that holds `items`."""
-    if is_dataclass(tree):
-        given = [field.name for field in dataclasses.fields(tree) if field.init]
-        return dataclasses.replace(tree, **{name: items[name] for name in given})
-    if type(tree) is dict:
-        return items
-    if isinstance(tree, dict):
-        tree = copy.copy(tree)
-        tree.update(items)
-        return tree
-    kind: Callable[..., object] = type(tree)
-    return kind(*items.values()) if hasattr(tree, "_fields") else kind(items.values())
+    new = [mapped(value, f"args[{index}]") for index, value in enumerate(args)]
+    return tuple(new), {name: mapped(value, name) for name, value in kwargs.items()}

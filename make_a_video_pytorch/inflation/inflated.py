@@ -15,7 +15,6 @@ from make_a_video_pytorch.inflation.folding import (
     clip_of,
     fold,
     map_arguments,
-    map_leaves,
     tensors_of,
     unfold,
 )
@@ -26,6 +25,7 @@ from make_a_video_pytorch.inflation.temporal import Clip, InflatedConv
 from make_a_video_pytorch.ops.checks import typechecked
 from make_a_video_pytorch.ops.parameters import acts_across_frames
 from make_a_video_pytorch.ops.torch_internals import is_in_forward_mode
+from make_a_video_pytorch.ops.trees import map_leaves
 
 Model = TypeVar("Model", bound=nn.Module)
 R = TypeVar("R")
@@ -133,7 +133,7 @@ class InflatedModel(nn.Module, Generic[Model]):
         if clip is None:
             return result
         # it is again of the type that it was
-        return cast("R", map_leaves(lambda leaf, name: unfold(leaf, clip), result, ""))
+        return cast("R", map_leaves(lambda leaf, name: unfold(leaf, clip), result))
 
     def __getattr__(self, name: str) -> object:  # type: ignore[override]  # torch: of no others
         # what pipelines and samplers read: a config, a dtype, the number of channels
@@ -153,7 +153,7 @@ class InflatedModel(nn.Module, Generic[Model]):
                 self.clip.remember(tensor)
             return leaf
 
-        map_leaves(remember, result, "")
+        map_leaves(remember, result)
 
     def temporal_state_dict(self) -> dict[str, Tensor]:
         """The parameters of the temporal parts, named after the modules that are inflated.
