@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from diffusers import DiffusionPipeline
 from torch import Tensor
 
-from make_a_video_pytorch.integrations.diffusers_unet import SpaceTimeUnetModel, as_mask
+from make_a_video_pytorch.integrations.diffusers_unet import SpaceTimeUnetModel
+from make_a_video_pytorch.ops.decision import as_bools
 
 
 class Text(NamedTuple):
@@ -87,7 +88,7 @@ def tokens_of(pipeline: DiffusionPipeline, text: Text, name: str = "prompt") -> 
         if embeds.ndim != 3:
             raise ValueError(f"`{name}_embeds` (shape {tuple(embeds.shape)}) must be (b, n, d)")
         if mask is not None:
-            mask = as_mask(mask.to(device))
+            mask = as_bools(**{f"{name}_attention_mask": mask}).to(device)
         return Tokens(embeds.to(device, dtype), mask)
     if prompt is None:
         return None

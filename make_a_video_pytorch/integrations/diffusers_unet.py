@@ -12,7 +12,7 @@ from diffusers.loaders import PeftAdapterMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from make_a_video_pytorch.ops.checks import must_be_tensor
+from make_a_video_pytorch.ops.decision import as_bools
 from make_a_video_pytorch.unet.growth import inherit
 from make_a_video_pytorch.unet.unet import SpaceTimeUnet
 
@@ -158,18 +158,8 @@ class SpaceTimeUnetModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
 
 def as_mask(mask: Tensor | None) -> Tensor | None:
-    """A mask of tokens (b n), as tokenizers give it, as bools.
-
-    Raises:
-        ValueError: if it is one that is added to scores, which would mean the opposite.
-    """
-    must_be_tensor(encoder_attention_mask=mask)
-    if mask is not None and mask.is_floating_point():
-        raise ValueError(
-            f"`encoder_attention_mask` ({mask.dtype}) must be of bools or whole numbers, False or "
-            "0 for tokens that are not to be seen"
-        )
-    return mask if mask is None else mask.bool()
+    """A mask of tokens (b n), as tokenizers give it, as bools; errors are those of `as_bools`."""
+    return None if mask is None else as_bools(encoder_attention_mask=mask)
 
 
 def signature_with(arguments: inspect.Signature, own: inspect.Signature) -> inspect.Signature:

@@ -10,6 +10,7 @@ from torch import Tensor
 from make_a_video_pytorch.guidance import Conditions, NullConditions, drop_conditions
 from make_a_video_pytorch.integrations.adapter import NO_SETTINGS, Adapter, given
 from make_a_video_pytorch.ops.checks import at_least, typechecked
+from make_a_video_pytorch.ops.decision import as_bools
 
 try:
     from imagen_pytorch import Unet3D
@@ -155,7 +156,7 @@ class SpaceTimeUnetForImagen(Adapter, Unet3D):
             tokens = tokens[:, : self.max_text_len].to(x.dtype)
             if text_mask is None:
                 text_mask = tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
-            text_mask = text_mask[:, : self.max_text_len]
+            text_mask = as_bools(text_mask=text_mask)[:, : self.max_text_len]
             total = tokens.masked_fill(~text_mask[..., None], 0).sum(1)
             text = drop_conditions(
                 cond_drop_prob,

@@ -111,7 +111,7 @@ class SpatioTemporalAttention(nn.Module):
             x: image (b dim h w) or video (b dim f h w).
             enable_time: attend and shift over frames: one bool, or one for each sample (b).
             context: tokens (b n context_dim) to attend to; none if left out.
-            context_mask: False (b n) for tokens that are not to be seen.
+            context_mask: False or 0 (b n) for tokens that are not to be seen.
             frame_mask: False (b f) for frames that are padding at the end of a shorter clip.
 
         Raises:

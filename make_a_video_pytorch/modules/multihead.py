@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from make_a_video_pytorch.ops.attend import Attend
 from make_a_video_pytorch.ops.checks import at_least, must_be_tensor, typechecked
-from make_a_video_pytorch.ops.decision import must_be_mask
+from make_a_video_pytorch.ops.decision import as_bools, must_be_mask
 from make_a_video_pytorch.ops.norm import RMSNorm
 from make_a_video_pytorch.ops.parameters import zero_init
 from make_a_video_pytorch.ops.positions import rotate
@@ -92,8 +92,8 @@ class CrossAttention(nn.Module):
     Vaswani et al. 2017, section 3.2.3, as text enters Imagen (Saharia et al. 2022, section 2.5),
     with a norm on each side. At first zero, and zero for a sample that has no token.
 
-    Shapes: `x` (b ... dim), `context` (b n context_dim), `context_mask` (b n), False for tokens
-    that are not to be seen; returns the shape of `x`.
+    Shapes: `x` (b ... dim), `context` (b n context_dim), `context_mask` (b n), False or 0 for
+    tokens that are not to be seen; returns the shape of `x`.
 
     Args:
         dim: channels in and out.
@@ -133,6 +133,7 @@ class CrossAttention(nn.Module):
                 f"{x.shape[0]} as in `x` and `context_dim` = {self.context_dim}"
             )
         if context_mask is not None:
+            context_mask = as_bools(context_mask=context_mask)
             must_be_mask("context_mask", context_mask, "(b, n)", tuple(context.shape[:2]))
             context_mask = context_mask.to(x.device)
             context = context.masked_fill(~context_mask[..., None], 0)  # padding may hold anything

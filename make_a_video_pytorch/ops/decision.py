@@ -180,6 +180,28 @@ def must_be_mask(name: str, mask: Tensor, letters: str, shape: tuple[int, ...]) 
         )
 
 
+def as_bools(**argument: Tensor) -> Tensor:
+    """A mask of bools, or of numbers that are 0 or 1 as tokenizers give it, as bools.
+
+    Raises:
+        TypeError: if it is no tensor.
+        ValueError: if it holds another number, as a mask that is added to scores does, in which
+            0 is what is seen. While compiling it is not looked at.
+    """
+    must_be_tensor(**argument)
+    ((name, mask),) = argument.items()
+    if mask.dtype == torch.bool:
+        return mask
+    if not torch.compiler.is_compiling():
+        other = mask[(mask != 0) & (mask != 1)]
+        if len(other):
+            raise ValueError(
+                f"`{name}` (with {other[0].item()}) must be of bools, or hold only 0, for tokens "
+                "that are not to be seen, and 1"
+            )
+    return mask != 0
+
+
 def hide(video: Tensor, frame_mask: Tensor) -> Tensor:
     """`video` (b c f h w) with zeros where `frame_mask` (b f) is False, whatever was there."""
     padding = ~frame_mask.to(video.device)[..., None, None, None]

@@ -109,7 +109,7 @@ class ControlBranch(nn.Module):
             cond_images: pictures (b cond_channels [f] h w); one stands for all frames.
             cond: a vector (b cond_dim).
             context: tokens (b n context_dim).
-            context_mask: False (b n) for tokens that are not to be seen.
+            context_mask: False or 0 (b n) for tokens that are not to be seen.
             fps: frames per second.
             frame_mask: False (b f) for frames that are padding.
             scale: how strongly to control: one number, or one of each frame, (f) or (b f).

@@ -13,7 +13,7 @@ from make_a_video_pytorch.modules.attention import SpatioTemporalAttention
 from make_a_video_pytorch.modules.conv import PseudoConv3d
 from make_a_video_pytorch.modules.resnet import ResnetBlock
 from make_a_video_pytorch.ops.checks import at_least, must_be_multiple, one_per_stage, typechecked
-from make_a_video_pytorch.ops.decision import Temporal, as_video, must_be_frames
+from make_a_video_pytorch.ops.decision import Temporal, as_bools, as_video, must_be_frames
 from make_a_video_pytorch.unet.conditions import Conditioned
 from make_a_video_pytorch.unet.growth import Growable
 from make_a_video_pytorch.unet.stages import Along, Staged
@@ -181,7 +181,7 @@ class SpaceTimeUnet(Conditioned, Staged, Growable):
                 frames. Zeros if left out.
             cond: a vector (b cond_dim), such as an image embedding. Zeros if left out.
             context: tokens (b n context_dim), such as a text's.
-            context_mask: False (b n) for tokens that are not to be seen.
+            context_mask: False or 0 (b n) for tokens that are not to be seen.
             fps: frames per second of the clip, one number or (b); on images it has no effect.
             frame_mask: False (b f) for frames that are padding at the end of a shorter clip,
                 whose length is a multiple of `frame_multiple`. They come out as zeros.
@@ -233,6 +233,8 @@ class SpaceTimeUnet(Conditioned, Staged, Growable):
             # as no clip is of one frame, no sample is an image
             temporal = Temporal(temporal.runs, None, temporal.real)
         emb = self.embed(timestep, cond, fps, video, temporal)
+        if context_mask is not None:
+            context_mask = as_bools(context_mask=context_mask)  # once, and not in every block
         along = Along(temporal, emb, {"context": context, "context_mask": context_mask}, [], [])
         video = self.beside(video, cond_images, frame_mask)
         return video, along

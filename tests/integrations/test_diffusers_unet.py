@@ -55,9 +55,9 @@ def test_what_it_cannot_take_is_an_error_by_name(name):
 
 def test_wrong_calls_are_refused():
     with pytest.raises(
-        ValueError, match=r"`encoder_attention_mask` \(torch.float32\) must be of bools or whole"
+        ValueError, match=r"`encoder_attention_mask` \(with -10000.0\) must be of bools, or hold"
     ):
-        small()(VIDEO, 5, TEXT, torch.zeros(2, 5))
+        small()(VIDEO, 5, TEXT, torch.full((2, 5), -10000.0))
     with pytest.raises(TypeError, match="unexpected keyword argument 'dims'"):
         SpaceTimeUnetModel(dims=4)
     with pytest.raises(TypeError, match=r"`dim` \(='4'\) must be of type int"):

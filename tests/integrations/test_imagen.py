@@ -110,7 +110,7 @@ def test_it_predicts_as_the_unet_it_is_made_of(text):
     x, time = torch.randn(2, 3, 3, 8, 8), torch.tensor([-1.5, 7.0])
     mask = text.ne(0).any(-1)
     out = adapter(
-        x, time, text_embeds=text, text_mask=mask, lowres_cond_img=x, lowres_noise_times=time
+        x, time, text_embeds=text, text_mask=mask.long(), lowres_cond_img=x, lowres_noise_times=time
     )
     mean = torch.stack([text[0].mean(0), text[1, :4].mean(0)])
     torch.testing.assert_close(out, own(x, time, cond=mean, context=text, context_mask=mask))

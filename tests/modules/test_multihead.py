@@ -49,6 +49,16 @@ def test_hidden_tokens_are_not_there():
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
+def test_masks_are_taken_as_tokenizers_give_them(dtype):
+    attn = randomize(SpatioTemporalAttention(7, dim_head=8, heads=3, context_dim=6))
+    video, context = torch.randn(2, 7, 3, 5, 9), torch.randn(2, 4, 6)
+    mask = torch.tensor([[True, False, True, False], [True] * 4])
+    expected = attn(video, context=context, context_mask=mask)
+    out = attn(video, context=context, context_mask=mask.to(dtype))
+    assert torch.equal(out, expected)
+
+
 def test_at_first_it_adds_nothing():
     cross = CrossAttention(7, 6)
     assert not cross(torch.randn(2, 3, 7), torch.randn(2, 4, 6)).any()

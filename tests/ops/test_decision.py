@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from make_a_video_pytorch.ops.decision import Temporal, as_video, decide, hide
+from make_a_video_pytorch.ops.decision import Temporal, as_bools, as_video, decide, hide
 
 
 def test_temporal_parts_run_on_a_clip_unless_decided_otherwise():
@@ -48,3 +48,25 @@ def test_halved_clips_fill_the_first_half():
     assert decision.halved(4).real.tolist() == [
         [True, True, False, False], [True, False, False, False], [True] * 4
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8, torch.float32])
+def test_a_mask_is_taken_as_tokenizers_give_it(dtype):
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    assert torch.equal(as_bools(mask=mask.to(dtype)), mask.bool())
+
+
+@pytest.mark.parametrize("value", [-10000.0, float("-inf"), float("nan"), 0.5, 2, -1])
+def test_a_mask_that_is_added_to_scores_is_refused(value):
+    mask = torch.tensor([[0, value]])
+    with pytest.raises(
+        ValueError, match=rf"`mask` \(with {value}\) must be of bools, or hold only"
+    ):
+        as_bools(mask=mask)
+    with pytest.raises(TypeError, match=r"`mask` \(a list\) must be a tensor"):
+        as_bools(mask=[value])
+
+
+def test_a_mask_is_not_looked_at_in_a_graph(dynamo):
+    compiled = torch.compile(lambda mask: as_bools(mask=mask), fullgraph=True, backend="eager")
+    assert compiled(torch.tensor([0, 1])).tolist() == [False, True]

@@ -226,8 +226,9 @@ WRONG = [
         r"`context_mask` \(shape \(2, 4\), torch.bool\) must be a bool tensor \(b, n\) = \(2, 5\)",
     ),
     (
-        dict(context=torch.zeros(2, 5, 6), context_mask=torch.ones(2, 5)),
-        r"`context_mask` \(shape \(2, 5\), torch.float32\) must be a bool tensor",
+        dict(context=torch.zeros(2, 5, 6), context_mask=torch.full((2, 5), -10000.0)),
+        r"`context_mask` \(with -10000.0\) must be of bools, or hold only 0, for tokens that are "
+        "not to be seen, and 1",
     ),
     (
         dict(context_mask=torch.ones(2, 5, dtype=torch.bool)),
