@@ -14,7 +14,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,7 @@ from types import ModuleType
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
+from torch import Tensor
 
 import make_a_video_pytorch
 from benchmarks import against, peers
@@ -49,6 +50,7 @@ from benchmarks.measure import (
     work,
 )
 from make_a_video_pytorch import SpaceTimeUnet
+from make_a_video_pytorch.guidance import guide
 
 HERE = Path(__file__).parent
 U_NET = "SpaceTimeUnet, 8 frames of 64x64"
@@ -167,6 +169,33 @@ def image_path(args: argparse.Namespace) -> str:
             f"{full / half:.2f} times as fast"
         )
         print(rows[-1], flush=True)
+    return "\n".join(rows)
+
+
+def guided(args: argparse.Namespace) -> str:
+    """What guidance costs in sampling, and what an interval of timesteps spares."""
+    models, (video, _) = on(DEVICE, args.type, alone(8, 64, cond_dim=16))
+    unet, cond = models["ours"], torch.randn(1, 16).to(video)
+    interval = (200, 800)
+    ways = {
+        "no guidance": unet,
+        "guidance at all": guide(unet, 5.0),
+        f"guidance from {interval[0]} to {interval[1]}": guide(unet, 5.0, interval=interval),
+    }
+
+    @torch.no_grad()
+    def sampling(model: Callable[..., Tensor]) -> None:
+        for timestep in (900, 700, 500, 300, 100):
+            model(video, timestep, cond=cond)
+
+    runs = {name: partial(sampling, model) for name, model in ways.items()}
+    times = medians(runs, args.repeats, DEVICE)
+    rows = [
+        f"- 5 timesteps of 8 frames, {name}: {1e3 * time:.0f} ms, "
+        f"{time / times['guidance at all']:.2f} of the time of guidance at all"
+        for name, time in times.items()
+    ]
+    print(*rows, sep="\n", flush=True)
     return "\n".join(rows)
 
 
@@ -339,6 +368,8 @@ def main() -> int:
         against_diffusers(best, args),
         "### The image path, and bf16",
         image_path(args),
+        "### Guidance",
+        guided(args),
         "### Attention kernels",
         kernels(args),
         "### The U-Net of dim 256",

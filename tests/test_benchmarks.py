@@ -34,7 +34,13 @@ def test_an_exponent_is_that_of_a_power():
     assert measure.exponent([2, 4, 8], [3 * 2**1.5, 3 * 4**1.5, 3 * 8**1.5]) == pytest.approx(1.5)
 
 
-def test_calls_take_turns():
+@pytest.fixture
+def nothing_to_collect(monkeypatch):
+    """A collection of all that a whole suite has made takes long."""
+    monkeypatch.setattr(measure, "gc", SimpleNamespace(collect=lambda: None))
+
+
+def test_calls_take_turns(nothing_to_collect):
     calls = []
     times = measure.medians(
         {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3, "cpu"
@@ -43,9 +49,8 @@ def test_calls_take_turns():
     assert "".join(calls) == "aabb" + "ab" * 3
 
 
-def test_no_place_in_a_turn_is_favoured(monkeypatch):
+def test_no_place_in_a_turn_is_favoured(nothing_to_collect):
     """Nor is one run always before another."""
-    monkeypatch.setattr(measure, "gc", SimpleNamespace(collect=lambda: None))
     calls = []
     runs = {name: lambda name=name: calls.append(name) for name in "abc"}
     assert len(measure.rounds(runs, 4, 3, "cpu")) == 3
@@ -54,7 +59,7 @@ def test_no_place_in_a_turn_is_favoured(monkeypatch):
     assert turns == dict.fromkeys(permutations("abc"), 2)
 
 
-def test_a_round_is_the_median_of_its_turns(monkeypatch):
+def test_a_round_is_the_median_of_its_turns(monkeypatch, nothing_to_collect):
     now = 0.0
 
     def run_of(seconds):
@@ -207,6 +212,20 @@ def test_attention_kernels_are_those_that_ran(flash):
         counts = measure.attention_kernels(lambda: attention(video), "cpu")
     name = "aten::_scaled_dot_product_flash_attention_for_cpu"
     assert counts == ({name: 2} if flash else {})
+
+
+def test_an_interval_spares_predictions(monkeypatch):
+    samples = []
+
+    def counting(frames, size, **changes):
+        unet = SpaceTimeUnet(**UNET, **changes)
+        unet.register_forward_pre_hook(lambda module, args: samples.append(len(args[0])))
+        return {"ours": unet}, (torch.randn(1, 3, frames, 8, 8), torch.tensor([500]))
+
+    monkeypatch.setattr(run, "alone", counting)
+    rows = run.guided(SimpleNamespace(type=torch.float32, repeats=1)).splitlines()
+    assert len(rows) == 3
+    assert samples[-15:] == [1] * 5 + [2] * 5 + [1, 2, 2, 2, 1]
 
 
 def test_the_record_keeps_the_other_device(tmp_path: Path, monkeypatch):

@@ -94,10 +94,16 @@ def sampling(unet: SpaceTimeUnet, x: Tensor, cond: Tensor) -> None:
     assert_type(unet(x, 5, **conditions), Tensor)
     guided = guide(unet, 5.0, null=null)
     assert_type(guided(x, 5, cond=cond, cond_images=kept_frames(x, every(8, 5))), Tensor)
+    negative = {"cond": cond}
+    guided = guide(unet, torch.ones(8), image_scale=1.5, negative=negative, interval=(200, 800))
+    other = drop_conditions(0.1, text=x, null={"text": x})
+    assert_type(other, dict[str, Tensor])
+    guide(unet, 5.0, negatives=negative)  # type: ignore[call-arg]
+    guide(unet, "5")  # type: ignore[arg-type]
     indices, fps = sample_clip(100, 24, 16, 8)
     assert_type(indices, Tensor)
     assert_type(fps, float)
     guided(x, 5, conds=cond)  # type: ignore[call-arg]
-    drop_conditions(0.1, conds=cond)  # type: ignore[call-arg]
+    drop_conditions(0.1, conds=cond)  # type: ignore[call-overload]
     guide(unet)  # type: ignore[call-arg]
     assert_type(make_a_video_pytorch.recipes.every(8, 5), Tensor)
