@@ -1,0 +1,69 @@
+"""Small models of moving digits, trained as the examples train theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from clips import MovingDigits
+from diffusers import DDPMScheduler
+from diffusion import SCHEDULE, averaged, diffusion_loss, fit, optimizer_for
+from torch import Generator, Tensor, nn
+
+from make_a_video_pytorch import SpaceTimeUnet
+
+SIZE, FRAMES = 12, 6
+Model = Callable[..., Tensor]
+
+
+def small_unet(**arguments: int) -> SpaceTimeUnet:
+    """One that learns in a minute."""
+    return SpaceTimeUnet(
+        dim=16,
+        channels=1,
+        dim_mult=(1, 2),
+        self_attns=(False, True),
+        temporal_compression=(False, False),
+        resnet_block_depths=(1, 1),
+        attn_dim_head=16,
+        attn_heads=2,
+        **arguments,
+    )
+
+
+def train(
+    module: nn.Module,
+    steps: range,
+    model_for: Callable[[Tensor, Generator], Model],
+    *,
+    batch: int = 8,
+    frames: int = FRAMES,
+    lr: float = 3e-3,
+    most_noise: bool = False,
+) -> nn.Module:
+    """Train the parameters of `module` by the model that `model_for` a batch; the averaged one."""
+    digits, scheduler = MovingDigits(SIZE), DDPMScheduler(**SCHEDULE)
+    ema, optimizer = averaged(module), optimizer_for(module)
+    count = scheduler.config.num_train_timesteps
+
+    def loss_of(generator: Generator) -> Tensor:
+        clips, _ = digits(batch, frames, generator)
+        x = clips if frames > 1 else clips.squeeze(2)
+        timesteps = None
+        if most_noise:  # where conditions have the most to tell
+            timesteps = (1 - torch.rand(batch, generator=generator) ** 2) * count
+            timesteps = timesteps.long().clamp(max=count - 1)
+        return diffusion_loss(model_for(x, generator), scheduler, x, generator, "cpu", timesteps)
+
+    fit(module, ema, optimizer, loss_of, phase="training", steps=steps, lr=lr, seed=0)
+    return ema.module.eval()
+
+
+def held_out(count: int) -> Tensor:
+    """Clips of digits that are never trained on (b 1 f h w)."""
+    return MovingDigits(SIZE, held_out=True)(count, FRAMES, Generator().manual_seed(1))[0]
+
+
+def noise() -> Generator:
+    """Where samples that are compared get the same noise from."""
+    return Generator().manual_seed(2)
