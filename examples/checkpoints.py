@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from clips import DataError
+from errors import DataError
 from safetensors.torch import load_file
 from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel
@@ -55,19 +55,24 @@ def last_checkpoint(path: Path) -> Path:
 
 def load_unet(checkpoint: Path, frames: int, size: int) -> SpaceTimeUnet:
     """The averaged U-Net of a checkpoint, tried on a clip of this size."""
-    if (checkpoint / "unet.safetensors").exists():  # as 1.0.0 wrote it
-        unet = SpaceTimeUnet(**json.loads((checkpoint / "config.json").read_text())["unet"])
-        unet.load_state_dict(load_file(checkpoint / "unet.safetensors"))
-    else:
-        unet = SpaceTimeUnetModel.from_pretrained(checkpoint, low_cpu_mem_usage=False).unet
+    try:
+        if (checkpoint / "unet.safetensors").exists():  # as 1.0.0 wrote it
+            unet = SpaceTimeUnet(**json.loads((checkpoint / "config.json").read_text())["unet"])
+            unet.load_state_dict(load_file(checkpoint / "unet.safetensors"))
+        else:
+            unet = SpaceTimeUnetModel.from_pretrained(checkpoint, low_cpu_mem_usage=False).unet
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(f"{checkpoint} is not of a SpaceTimeUnet: {reason}") from error
     return tried(unet, frames, size)
 
 
 def options_of(checkpoint: Path) -> dict:
     """The options that the training of a checkpoint was given."""
+    config = json.loads((checkpoint / "config.json").read_text())
     if (checkpoint / "training.json").exists():
-        return json.loads((checkpoint / "training.json").read_text())
-    return json.loads((checkpoint / "config.json").read_text())["training"]  # as 1.0.0 wrote it
+        return {"dim": config.get("dim"), **json.loads((checkpoint / "training.json").read_text())}
+    return {"dim": config["unet"]["dim"], **config["training"]}  # as 1.0.0 wrote it
 
 
 def tried(unet: SpaceTimeUnet, frames: int, size: int) -> SpaceTimeUnet:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
-from clips import DataError
 from diffusion import SCHEDULE
+from errors import DataError
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -19,10 +19,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from checkpoints import last_checkpoint, load_unet, options_of
-from clips import DataError, open_clips, write_videos
+from clips import open_clips, write_videos
 from command_line import Parser, add_shared_options, make_folder, positive
 from diffusers import DDPMScheduler
 from diffusion import SCHEDULE, averaged, diffusion_loss, fit, psnr, sample
+from errors import DataError
 from torch import Generator, Tensor
 from torch.optim import AdamW
 
@@ -84,7 +85,7 @@ def train(
     ema, scheduler = averaged(branch), DDPMScheduler(**SCHEDULE)
 
     def loss_of(generator: Generator) -> Tensor:
-        clip, _ = clips(args.batch, frames, generator)
+        clip = clips(args.batch, frames, generator).videos
         model = partial(controlled, unet, branch, outlines(clip).to(args.device))
         return diffusion_loss(model, scheduler, clip, generator, args.device)
 
@@ -112,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
     except DataError as error:
         command.error(str(error))
 
-    truth, _ = held_out(args.clips, frames, Generator().manual_seed(args.seed))
+    truth = held_out(args.clips, frames, Generator().manual_seed(args.seed)).videos
     drawn = outlines(truth)
     shown = [drawn.expand_as(truth) * 2 - 1]
     for name, model in (

@@ -14,10 +14,11 @@ import sys
 from functools import partial
 
 import torch
-from clips import DataError, MovingDigits, write_videos
+from clips import MovingDigits, write_videos
 from command_line import Parser, add_shared_options, make_folder, positive
 from diffusers import DDPMScheduler, UNet2DModel
 from diffusion import SCHEDULE, averaged, diffusion_loss, fit, sample
+from errors import DataError
 from torch import Generator, Tensor, nn
 from torch.optim import AdamW
 
@@ -80,7 +81,7 @@ def train(
     scheduler = DDPMScheduler(**SCHEDULE)
 
     def loss_of(generator: Generator) -> Tensor:
-        x, names = clips(batch, frames, generator)
+        x, names, *_ = clips(batch, frames, generator)
         x = x.squeeze(2) if frames == 1 else x
         model = partial(velocity, unet, names.argmax(-1).to(args.device))
         return diffusion_loss(model, scheduler, x, generator, args.device)
@@ -138,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise RuntimeError("the inflated model gives other images than the image model")
     print("image samples: the same bit for bit, before and after")
     videos = samples(video_unet, args.frames)
-    real, _ = MovingDigits(SIZE)(256, args.frames, Generator().manual_seed(args.seed))
+    real = MovingDigits(SIZE)(256, args.frames, Generator().manual_seed(args.seed)).videos
     for name, clips in (("before", still), ("after", videos), ("real", real)):
         print(f"change from frame to frame, {name}: {change(clips):.3f}")
     write_videos(torch.cat((still[:3], videos)), args.out)

@@ -20,10 +20,11 @@ from pathlib import Path
 
 import torch
 from checkpoints import last_checkpoint, load_unet, options_of
-from clips import DataError, open_clips, write_videos
+from clips import open_clips, write_videos
 from command_line import Parser, add_shared_options, make_folder, positive
 from diffusers import DDPMScheduler
 from diffusion import SCHEDULE, averaged, diffusion_loss, fit, optimizer_for, psnr, sample
+from errors import DataError
 from torch import Generator, Tensor
 
 from make_a_video_pytorch import SpaceTimeUnet
@@ -74,7 +75,7 @@ def train(
     kept = at(frames, args.keep)
 
     def loss_of(generator: Generator) -> Tensor:
-        clip, _ = clips(args.batch, frames, generator)
+        clip = clips(args.batch, frames, generator).videos
         model = partial(unet, cond_images=kept_frames(clip, kept).to(args.device))
         uniform = torch.rand(args.batch, generator=generator)
         noisy = ((1 - uniform**2) * scheduler.config.num_train_timesteps).long()
@@ -112,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
         command.error(str(error))
 
     generator = Generator().manual_seed(args.seed)
-    truth, _ = held_out(args.clips, frames, generator)
+    truth = held_out(args.clips, frames, generator).videos
     model = partial(unet, cond_images=kept_frames(truth, kept).to(args.device))
     filled = sample(model, truth.shape, args.sampling_steps, generator, args.device)
     filled[:, :, kept] = truth[:, :, kept]

@@ -1,7 +1,8 @@
 """Train a small SpaceTimeUnet first on images, then on clips, and sample videos from it.
 
     python examples/train.py                         # moving digits: six minutes on two cores
-    python examples/train.py --data clips/ --size 64 # videos of your own
+    python examples/train.py --data clips/ --size 64 # a folder of videos of your own
+    python examples/train.py --data clips/ --images pictures/ --size 64
     python examples/train.py --resume                # go on after an interruption
     python examples/train.py --sample runs/train     # only sample, from the last checkpoint
 
@@ -9,13 +10,16 @@ The order is that of Make-A-Video (Singer et al. 2022): images teach the spatial
 things look like while the temporal parts are skipped; then, starting from identities, those
 learn motion from videos. The digits' names stand for the text; a name is dropped from a tenth of
 the samples, for classifier-free guidance. Noise schedule and sampler are diffusers'; the frames
-of a clip share most of their noise (PYoCo, Ge et al. 2023), which spares many steps.
+of a clip share most of their noise (PYoCo, Ge et al. 2023), which spares many steps. Clips of
+videos are drawn at many frame rates, from high ones to low ones, and the U-Net is told which.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -30,10 +34,14 @@ from checkpoints import (
     save_checkpoint,
     tried,
 )
-from clips import DataError, MovingDigits, VideoFiles, named, open_clips, write_videos
-from command_line import Parser, add_shared_options, make_folder, positive
+from clips import MovingDigits, named, open_clips, write_videos
+from collection import Batch, Clips, Pictures
+from command_line import Parser, make_folder
 from diffusers import DDPMScheduler
-from diffusion import SCHEDULE, averaged, diffusion_loss, fit, optimizer_for, sample
+from diffusion import SCHEDULE, Model, averaged, diffusion_loss, fit, optimizer_for, sample
+from errors import DataError
+from loading import batches
+from options import GUIDANCE, check, compare, parser_of, remembered
 from torch import Generator, Tensor
 
 from make_a_video_pytorch import SpaceTimeUnet
@@ -42,70 +50,89 @@ from make_a_video_pytorch.guidance import drop_conditions, guide
 
 def parser() -> Parser:
     """The command line."""
-    parser = Parser(__doc__)
-    add = parser.add_argument
-    add("--data", default="digits", help="`digits`, a video file, or a folder of them")
-    add("--frames", type=positive, default=8, help="frames in a clip")
-    add("--size", type=positive, default=12, help="height and width in pixels")
-    add("--dim", type=positive, default=32, help="features of the U-Net at full resolution")
-    add("--steps-images", type=positive_or_zero, default=700, help="training steps on images")
-    add("--steps-video", type=positive_or_zero, default=500, help="steps on clips, at half of --lr")
-    add("--batch-images", type=positive, default=64, help="images in a step")
-    add("--batch-video", type=positive, default=8, help="clips in a step")
-    add("--save-every", type=positive, default=100, help="steps between checkpoints")
-    add("--resume", action="store_true", help="go on from the last checkpoint in --out, as before")
-    add(
-        "--sample",
-        type=Path,
-        metavar="PATH",
-        help="only sample: a checkpoint, or a run's folder; its options are then the defaults",
-    )
-    add("--guidance", type=float, default=2.0, help="how closely samples follow a digit's name")
-    add_shared_options(parser, out="runs/train", clips=10, clips_help="videos to sample")
-    return parser
+    return parser_of(__doc__)
 
 
-def positive_or_zero(text: str) -> int:
-    """A whole number from 0 on."""
-    return positive(text) if int(text) else 0
-
-
-# What --resume takes from the interrupted run unless it is said anew.
-REMEMBERED = ("data", "frames", "size", "steps_images", "steps_video", "batch_images",
-              "batch_video", "lr", "save_every", "seed")  # fmt: skip
+def arguments_of(args: argparse.Namespace, clips: MovingDigits | Clips) -> dict[str, object]:
+    """The arguments of a new U-Net: those of `--config`, and for the rest those of this script."""
+    arguments = {
+        "dim": args.dim,
+        "channels": clips.channels,
+        "cond_dim": clips.cond_dim,
+        "condition_on_fps": isinstance(clips, Clips),
+        "dim_mult": (1, 2),
+        "self_attns": (False, True),
+        "temporal_compression": (False, False),
+        "resnet_block_depths": (1, 1),
+        "attn_dim_head": 32,
+        "attn_heads": 4,
+    }
+    if args.config is None:
+        return arguments
+    try:
+        given = json.loads(args.config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"--config {args.config} cannot be read as JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise DataError(f"--config {args.config} must hold an object of arguments by name")
+    return arguments | given
 
 
 def start(
-    args: argparse.Namespace, clips: MovingDigits | VideoFiles, resumed: Path | None
+    args: argparse.Namespace, clips: MovingDigits | Clips, resumed: Path | None
 ) -> SpaceTimeUnet:
     """The U-Net to train, that of a checkpoint or a new one."""
+    if resumed is None and checkpoints(args.out):
+        raise DataError(f"{args.out} holds a run: go on with --resume, or give another --out")
     if resumed is not None:
         unet = load_unet(resumed, args.frames, args.size)
-        if unet.channels != clips.channels:
-            raise DataError(
-                f"{resumed} is of {unet.channels} channels, --data {args.data} of {clips.channels}"
-            )
-        return unet
-    if checkpoints(args.out):
-        raise DataError(f"{args.out} holds a run: go on with --resume, or give another --out")
-    unet = SpaceTimeUnet(
-        dim=args.dim,
-        channels=clips.channels,
-        cond_dim=clips.cond_dim,
-        dim_mult=(1, 2),
-        self_attns=(False, True),
-        temporal_compression=(False, False),
-        resnet_block_depths=(1, 1),
-        attn_dim_head=32,
-        attn_heads=4,
-    )
-    return tried(unet, args.frames, args.size)
+    else:
+        try:
+            unet = SpaceTimeUnet(**arguments_of(args, clips))
+        except (TypeError, ValueError) as error:
+            raise DataError(str(error)) from error
+        unet = tried(unet, args.frames, args.size)
+    if (unet.channels, unet.cond_dim) != (clips.channels, clips.cond_dim):
+        raise DataError(
+            f"the U-Net has `channels` {unet.channels} and `cond_dim` {unet.cond_dim}, --data "
+            f"{args.data} {clips.channels} and {clips.cond_dim}"
+        )
+    return unet
+
+
+def conditioned(unet: SpaceTimeUnet, batch: Batch, device: str, generator: Generator) -> Model:
+    """`unet`, told what is known of a batch, names now and then not."""
+    given = {}
+    if batch.names is not None:
+        names = drop_conditions(0.1, cond=batch.names, generator=generator)["cond"]
+        given["cond"] = names.to(device)
+    if batch.fps is not None and unet.config["condition_on_fps"]:
+        given["fps"] = batch.fps.to(device)
+    return partial(unet, **given)
+
+
+def loss_of(
+    unet: SpaceTimeUnet,
+    scheduler: DDPMScheduler,
+    next_batch: Callable[[Generator], Batch],
+    device: str,
+    generator: Generator,
+) -> Tensor:
+    """The loss of the next batch; clips of one frame are images."""
+    batch = next_batch(generator)
+    x = batch.videos.squeeze(2) if batch.videos.shape[2] == 1 else batch.videos
+    model = conditioned(unet, batch, device, generator)
+    return diffusion_loss(model, scheduler, x, generator, device)
 
 
 def train(args: argparse.Namespace, resumed: Path | None) -> SpaceTimeUnet:
     """Train as the command line says, on from a checkpoint if any; return the averaged U-Net."""
-    clips = open_clips(args.data, args.size, args.frames)
-    training = {name: getattr(args, name) for name in REMEMBERED}
+    reading = {"strict": args.strict_data, "cache": args.out}
+    clips = open_clips(
+        args.data, args.size, args.frames,
+        fps=tuple(args.fps), sequence_fps=args.sequence_fps, **reading,
+    )  # fmt: skip
+    images = clips if args.images is None else Pictures(args.images, args.size, **reading)
     torch.manual_seed(args.seed)
     unet = start(args, clips, resumed).to(args.device)
     ema, optimizer = averaged(unet), optimizer_for(unet)
@@ -113,29 +140,21 @@ def train(args: argparse.Namespace, resumed: Path | None) -> SpaceTimeUnet:
     scheduler = DDPMScheduler(**SCHEDULE)
     total = args.steps_images + args.steps_video
 
-    def loss_of(phase: str, generator: Generator) -> Tensor:
-        model = unet
-        if phase == "images":
-            x, names = clips(args.batch_images, 1, generator)
-            x = x.squeeze(2)
-        else:
-            x, names = clips(args.batch_video, args.frames, generator)
-        if names is not None:
-            names = drop_conditions(0.1, cond=names, generator=generator)["cond"]
-            model = partial(unet, cond=names.to(args.device))
-        return diffusion_loss(model, scheduler, x, generator, args.device)
-
     def save(step: int) -> None:
         if step % args.save_every == 0 or step in (args.steps_images, total):
-            save_checkpoint(args.out, step, unet, ema, optimizer, training)
+            save_checkpoint(args.out, step, unet, ema, optimizer, remembered(args))
 
-    for phase, steps, lr in (
-        ("images", range(args.steps_images), args.lr),
+    for phase, source, count, frames, steps, lr in (
+        ("images", images, args.batch_images, 1, range(args.steps_images), args.lr),
         # at half the rate, to keep what images taught
-        ("video", range(args.steps_images, total), args.lr / 2),
-    ):
+        ("video", clips, args.batch_video, args.frames, range(args.steps_images, total),
+         args.lr / 2),
+    ):  # fmt: skip
+        next_batch = batches(
+            source, steps, count, frames, first=first, seed=args.seed, workers=args.workers
+        )
         losses = fit(
-            unet, ema, optimizer, partial(loss_of, phase),
+            unet, ema, optimizer, partial(loss_of, unet, scheduler, next_batch, args.device),
             phase=phase, steps=steps, lr=lr, seed=args.seed, first=first, after_step=save,
         )  # fmt: skip
         if losses:
@@ -143,6 +162,30 @@ def train(args: argparse.Namespace, resumed: Path | None) -> SpaceTimeUnet:
             at_first, at_last = fmean(losses[:tenth]), fmean(losses[-tenth:])
             print(f"{phase}: loss {at_first:.4f} at first, {at_last:.4f} at last")
     return ema.module
+
+
+def sampled(args: argparse.Namespace, unet: SpaceTimeUnet) -> Tensor:
+    """Videos that the U-Net makes."""
+    given = {}
+    if unet.config["condition_on_fps"]:
+        given["fps"] = args.sample_fps
+    model = partial(unet, **given)
+    if unet.cond_dim is not None:
+        names = named(torch.arange(args.clips) % 10).to(args.device)
+        model = partial(guide(unet, args.guidance), cond=names, **given)
+    elif args.guidance != GUIDANCE:
+        print(f"--guidance {args.guidance} does nothing: the U-Net is told nothing to follow")
+    shape = (args.clips, unet.channels, args.frames, args.size, args.size)
+    generator = Generator().manual_seed(args.seed)
+    return sample(model, shape, args.sampling_steps, generator, args.device)
+
+
+def free_name(out: Path) -> str:
+    """What samples are called that were asked for alone, and overwrite nothing."""
+    number = 1
+    while (out / f"sampled-{number}.gif").exists() or (out / f"sampled-{number}.png").exists():
+        number += 1
+    return f"sampled-{number}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -153,29 +196,30 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if args.resume or args.sample is not None:
             checkpoint = last_checkpoint(args.sample or args.out)
+            before = options_of(checkpoint)
             # what the command line leaves out is as it was when the checkpoint was written
-            command.set_defaults(**options_of(checkpoint), out=args.sample or args.out)
+            command.set_defaults(**before, out=args.sample or args.out)
             args = command.parse_args(arguments)
+            args.images = None if args.images is None else Path(args.images)
+            args.config = None if args.config is None else Path(args.config)
+            if args.resume:
+                compare(args, before)
+        check(args)
         make_folder(args.out)
         if args.sample is not None:
             unet = load_unet(checkpoint, args.frames, args.size).to(args.device)
         else:
             unet = train(args, checkpoint)
-        model = unet.eval()
-        if unet.config["cond_dim"] is not None:
-            names = named(torch.arange(args.clips) % 10).to(args.device)
-            model = partial(guide(unet, args.guidance), cond=names)
-        shape = (args.clips, unet.channels, args.frames, args.size, args.size)
-        generator = Generator().manual_seed(args.seed)
-        videos = sample(model, shape, args.sampling_steps, generator, args.device)
+        videos = sampled(args, unet.eval())
     except DataError as error:
         command.error(str(error))
     except KeyboardInterrupt:
         kept = checkpoints(args.out)
         print(f"interrupted; {kept[-1]} is kept" if kept else "interrupted before a checkpoint")
         return 130
-    write_videos(videos, args.out)
-    print(f"wrote {args.out / 'samples.gif'} and {args.out / 'samples.png'}")
+    name = "samples" if args.sample is None else free_name(args.out)
+    write_videos(videos, args.out, name, args.sample_fps)
+    print(f"wrote {args.out / name}.gif and {args.out / name}.png")
     return 0
 
 

@@ -47,7 +47,7 @@ def train(
     count = scheduler.config.num_train_timesteps
 
     def loss_of(generator: Generator) -> Tensor:
-        clips, _ = digits(batch, frames, generator)
+        clips = digits(batch, frames, generator).videos
         x = clips if frames > 1 else clips.squeeze(2)
         timesteps = None
         if most_noise:  # where conditions have the most to tell
@@ -61,7 +61,7 @@ def train(
 
 def held_out(count: int) -> Tensor:
     """Clips of digits that are never trained on (b 1 f h w)."""
-    return MovingDigits(SIZE, held_out=True)(count, FRAMES, Generator().manual_seed(1))[0]
+    return MovingDigits(SIZE, held_out=True)(count, FRAMES, Generator().manual_seed(1)).videos
 
 
 def noise() -> Generator:

@@ -1,0 +1,98 @@
+"""The options of the training script, and which of them go together, or on with a run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from command_line import Parser, add_shared_options, positive
+from errors import DataError
+
+
+def parser_of(description: str | None) -> Parser:
+    """The command line of the script of this description."""
+    parser = Parser(description)
+    add = parser.add_argument
+    add("--data", default="digits", help="`digits`, a video, or a folder of videos at any depth")
+    add("--images", type=Path, metavar="FOLDER", help="pictures for the first phase, not frames")
+    add("--strict-data", action="store_true", help="end at the first file that cannot be used")
+    add(
+        "--fps",
+        type=float,
+        nargs=2,
+        default=[1.0, 30.0],
+        metavar=("LOWEST", "HIGHEST"),
+        help="frames per second that clips of videos are drawn at",
+    )
+    add("--sequence-fps", type=float, default=24.0, help="rate of clips that are numbered pictures")
+    add("--workers", type=positive_or_zero, default=2, help="processes that read files")
+    add("--frames", type=positive, default=8, help="frames in a clip")
+    add("--size", type=positive, default=12, help="height and width in pixels")
+    add("--dim", type=positive, default=32, help="features of the U-Net at full resolution")
+    add("--config", type=Path, metavar="FILE", help="arguments of the U-Net, as JSON")
+    add("--steps-images", type=positive_or_zero, default=700, help="training steps on images")
+    add("--steps-video", type=positive_or_zero, default=500, help="steps on clips, at half of --lr")
+    add("--batch-images", type=positive, default=64, help="images in a step")
+    add("--batch-video", type=positive, default=8, help="clips in a step")
+    add("--save-every", type=positive, default=100, help="steps between checkpoints")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint in --out, with the settings of that run, but for "
+        "those that are given",
+    )
+    add(
+        "--sample",
+        type=Path,
+        metavar="PATH",
+        help="only sample: a checkpoint, or a run's folder; its options are then the defaults",
+    )
+    add("--sample-fps", type=float, default=8.0, help="frames per second of the samples")
+    add("--guidance", type=float, default=GUIDANCE, help="how closely samples follow their name")
+    add_shared_options(parser, out="runs/train", clips=10, clips_help="videos to sample")
+    return parser
+
+
+GUIDANCE = 2.0
+
+
+def positive_or_zero(text: str) -> int:
+    """A whole number from 0 on."""
+    return positive(text) if int(text) else 0
+
+
+# What a run that goes on takes from the one before, unless it is said anew; of the U-Net, nothing
+# can be said anew.
+REMEMBERED = ("data", "images", "strict_data", "fps", "sequence_fps", "frames", "size", "dim",
+              "config", "steps_images", "steps_video", "batch_images", "batch_video", "lr",
+              "save_every", "seed", "sample_fps")  # fmt: skip
+OF_THE_UNET = ("dim", "config")
+
+
+def remembered(args: argparse.Namespace) -> dict[str, object]:
+    """What the command line says, fit for JSON."""
+    values = {name: getattr(args, name) for name in REMEMBERED}
+    return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+
+
+def compare(args: argparse.Namespace, before: dict[str, object]) -> None:
+    """Say what changes from here on; raise a DataError for what cannot."""
+    now = remembered(args)
+    for name in (name for name in REMEMBERED if name in before and now[name] != before[name]):
+        option = f"--{name.replace('_', '-')}"
+        if name in OF_THE_UNET:
+            raise DataError(f"{option} {now[name]} contradicts the run, which has {before[name]}")
+        print(f"{option} is {now[name]} from here on; it was {before[name]}")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise a DataError for options that do not go together; say what others mean."""
+    if args.data == "digits" and args.images is not None:
+        raise DataError("--images is for videos: give them by --data")
+    if not 0 < args.fps[0] <= args.fps[1]:
+        raise DataError(f"--fps {args.fps[0]} {args.fps[1]} must be positive, the lowest first")
+    for name in ("sequence_fps", "sample_fps"):
+        if getattr(args, name) <= 0:
+            raise DataError(f"--{name.replace('_', '-')} {getattr(args, name)} must be positive")
+    if args.frames == 1 and args.steps_video and args.sample is None:
+        print("--frames 1: a clip of one frame is an image, so that no temporal part is trained")

@@ -1,0 +1,18 @@
+"""The examples can be imported, and one of their runs is there to start from."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+
+
+@pytest.fixture(scope="package")
+def trained(tmp_path_factory):
+    """The folder of a short training on digits."""
+    from tests.examples.runs import run
+
+    out = tmp_path_factory.mktemp("run")
+    assert run("--steps-images", 3, "--steps-video", 4, "--save-every", 2, out=out) == 0
+    return out
