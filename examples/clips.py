@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from buckets import Shape
 from collection import Batch, Clips
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -69,11 +70,11 @@ def named(digits: Tensor) -> Tensor:
     return F.one_hot(digits, 10).float() * 8
 
 
-def open_clips(data: str, size: int, frames: int, **options: object) -> MovingDigits | Clips:
-    """The clips that `--data` names, `digits` or a path, with the options of `Clips`."""
+def open_clips(data: str, size: int, frames: int, held_out: bool = False) -> MovingDigits | Clips:
+    """The clips that `--data` names, `digits` or a path; those `held_out` are never trained on."""
     if data == "digits":
-        return MovingDigits(size, held_out=bool(options.get("held_out")))
-    return Clips(Path(data), size, frames, **options)
+        return MovingDigits(size, held_out)
+    return Clips(Path(data), [Shape(frames, size, size)], held_out=held_out)
 
 
 def write_videos(videos: Tensor, out: Path, name: str = "samples", fps: float = 8.0) -> None:

@@ -7,12 +7,13 @@ are decoded.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from buckets import Shape, bucket_of, nearest, shuffled
 from decoding import Picture, read_frames, read_picture
 from errors import DataError
 from folder import pictures_in, videos_in, warn
@@ -32,49 +33,64 @@ class Batch(NamedTuple):
 
 
 class Collection:
-    """Clips of the files of a folder, of which one is drawn by `draw`.
+    """Clips of the files of a folder, in buckets of one shape each; `draw` draws one of a file.
 
-    Called as `collection(count, frames, generator)` it draws files at random. `of_step` takes them
-    in an order that is shuffled anew whenever all have been seen, and follows from the seed, so
-    that a resumed training sees what the interrupted one would have seen.
+    Called as `collection(count, frames, generator)` it draws files at random, of the first bucket.
+    `of_step` takes them in an order that is shuffled anew whenever all
+    have been seen, and follows from the seed, so that a resumed training sees what the interrupted
+    one would have seen.
     """
 
     channels, cond_dim = 3, None
-    files: list[Indexed]
+    buckets: dict[Shape, list[Indexed]]
 
     def __call__(self, count: int, frames: int, generator: Generator) -> Batch:
-        drawn = torch.randint(len(self.files), (count,), generator=generator)
-        return self.batch([self.files[index] for index in drawn], frames, generator, progress=1.0)
+        shape, files = next(iter(self.buckets.items()))
+        drawn = torch.randint(len(files), (count,), generator=generator)
+        chosen = [files[index] for index in drawn]
+        return self.batch(chosen, files, shape._replace(frames=frames), generator, progress=1.0)
 
     def of_step(self, step: int, count: int, frames: int, seed: int, progress: float) -> Batch:
-        """The batch of a training step, `progress` of the training being done."""
-        places = range(step * count, (step + 1) * count)
-        chosen = [self.files[shuffled(place, len(self.files), seed)] for place in places]
+        """The batch of a training step, of clips of at most so many frames, of one bucket.
+
+        `progress` of the training is done.
+        """
+        sizes = tuple(len(files) for files in self.buckets.values())
+        bucket, turn = bucket_of(step, count, sizes, seed)
+        shape, files = list(self.buckets.items())[bucket]
+        places = range(turn * count, (turn + 1) * count)
+        chosen = [files[shuffled(place, len(files), seed)] for place in places]
         generator = Generator().manual_seed((seed * 1_000_003 + step) ^ 0x5EED)
-        return self.batch(chosen, frames, generator, progress)
+        shape = shape._replace(frames=min(frames, shape.frames))
+        return self.batch(chosen, files, shape, generator, progress)
 
     def batch(
-        self, files: list[Indexed], frames: int, generator: Generator, progress: float
+        self,
+        chosen: list[Indexed],
+        files: list[Indexed],
+        shape: Shape,
+        generator: Generator,
+        progress: float,
     ) -> Batch:
-        """Clips of these files. One that cannot be read after all is replaced by another."""
+        """Clips of the `chosen` ones of `files`. One that cannot be read is replaced by another."""
         clips, rates, texts = [], [], []
-        for file in files:
-            for another in (*torch.randint(len(self.files), (9,), generator=generator), None):
+        for file in chosen:
+            for another in (*torch.randint(len(files), (9,), generator=generator), None):
                 try:
-                    clip, fps = self.draw(file, frames, generator, progress)
+                    clip, fps = self.draw(file, shape, generator, progress)
                     break
                 except DataError as error:
                     if another is None:
                         raise
                     warn(str(error))
-                    file = self.files[another]
+                    file = files[another]
             clips.append(clip)
             rates.append(fps)
             texts.append(file.item.text)
         return Batch(torch.stack(clips), texts=texts, fps=torch.tensor(rates))
 
     def draw(
-        self, file: Indexed, frames: int, generator: Generator, progress: float
+        self, file: Indexed, shape: Shape, generator: Generator, progress: float
     ) -> tuple[Tensor, float]:
         """A clip (c f h w) of a file, and its frames per second."""
         raise NotImplementedError
@@ -85,8 +101,9 @@ class Clips(Collection):
 
     Args:
         path: a folder, or a video.
-        size: height and width, to which a video is scaled and cut.
-        frames: those of a clip; shorter videos are passed over.
+        shapes: those that clips may have. A video goes into the bucket nearest to its proportions
+            of those for which it is long enough, the longest one; it is scaled and cut to it.
+            Videos that are shorter than all are passed over.
         held_out: clips of the last tenth of each video, or of as much as a clip takes, and of
             no other part; else of the rest, where there is enough.
         fps: the lowest and the highest rate to draw at, or None for that of each video.
@@ -101,8 +118,7 @@ class Clips(Collection):
     def __init__(
         self,
         path: Path,
-        size: int,
-        frames: int,
+        shapes: Sequence[Shape],
         *,
         held_out: bool = False,
         fps: tuple[float, float] | None = None,
@@ -110,33 +126,40 @@ class Clips(Collection):
         strict: bool = False,
         cache: Path | None = None,
     ) -> None:
-        self.size, self.frames, self.held_out = size, frames, held_out
-        self.fps, self.sequence_fps = fps, sequence_fps
+        self.held_out, self.fps, self.sequence_fps = held_out, fps, sequence_fps
         files = indexed(videos_in(path), path, ".clips.json", strict, cache)
-        self.files = []
+        shortest = min(shape.frames for shape in shapes)
+        buckets: dict[Shape, list[Indexed]] = {shape: [] for shape in shapes}
         for file in files:
-            start, end = self.part(file.facts.frames)
-            if end - start >= frames:
-                self.files.append(file)
+            long_enough = [shape for shape in shapes if self.holds(file, shape.frames)]
+            if long_enough:
+                buckets[nearest(file.facts, long_enough)].append(file)
                 continue
-            wanted = "too few to hold some out" if held_out else f"a clip takes {frames}"
+            wanted = "too few to hold some out" if held_out else f"a clip takes {shortest}"
             problem = f"{file.item.path} has {file.facts.frames} frames, {wanted}"
             refuse(problem, strict or len(files) == 1)
-        if not self.files:
-            raise DataError(f"no video in {path} is long enough for a clip of {frames} frames")
+        self.buckets = {shape: files for shape, files in buckets.items() if files}
+        if not self.buckets:
+            raise DataError(f"no video in {path} is long enough for a clip of {shortest} frames")
 
-    def part(self, frames: int) -> tuple[int, int]:
-        """The first frame that may be drawn of a video of so many, and the one after the last."""
-        cut = frames - max(frames // 10, self.frames)
-        if cut < self.frames:  # too short to hold some out
-            return (frames, frames) if self.held_out else (0, frames)
-        return (cut, frames) if self.held_out else (0, cut)
+    def holds(self, file: Indexed, frames: int) -> bool:
+        """Whether a clip of so many frames can be drawn."""
+        start, end = self.part(file.facts.frames, frames)
+        return end - start >= frames
+
+    def part(self, length: int, frames: int) -> tuple[int, int]:
+        """The first frame that clips of so many frames may have of a video, and the end of them."""
+        cut = length - max(length // 10, frames)
+        if cut < frames:  # too short to hold some out
+            return (length, length) if self.held_out else (0, length)
+        return (cut, length) if self.held_out else (0, cut)
 
     def draw(
-        self, file: Indexed, frames: int, generator: Generator, progress: float
+        self, file: Indexed, shape: Shape, generator: Generator, progress: float
     ) -> tuple[Tensor, float]:
         """A clip (c f h w) of a video, and its frames per second."""
-        start, end = self.part(file.facts.frames)
+        frames, height, width = shape
+        start, end = self.part(file.facts.frames, frames)
         own = self.sequence_fps if file.item.pictures else file.facts.fps
         wanted = own
         if self.fps is not None:
@@ -146,12 +169,11 @@ class Clips(Collection):
         offsets, fps = sample_clip(end - start, own, frames, wanted, generator)
         indices = (start + offsets).tolist()
         if file.item.pictures:
-            size = self.size, self.size
-            pictures = [read_picture(file.item.pictures[index], *size) for index in indices]
-        else:  # in the middle of the time for which a frame is shown
-            times = [(index + 0.5) / own for index in indices]
-            pictures = read_frames(file.item.path, times, self.size, self.size)
-        return as_clip(pictures), fps
+            paths = [file.item.pictures[index] for index in indices]
+            return as_clip([read_picture(path, width, height) for path in paths]), fps
+        # in the middle of the time for which a frame is shown
+        times = [(index + 0.5) / own for index in indices]
+        return as_clip(read_frames(file.item.path, times, width, height)), fps
 
 
 class Pictures(Collection):
@@ -159,7 +181,8 @@ class Pictures(Collection):
 
     Args:
         path: a folder, or a picture.
-        size: height and width, to which a picture is scaled and cut.
+        shapes: those that clips may have; a picture goes into the bucket nearest to its
+            proportions, and is scaled and cut to it.
         strict: a file that cannot be used is an error.
         cache: the folder for the index, where that of the data cannot be written to.
 
@@ -168,30 +191,25 @@ class Pictures(Collection):
     """
 
     def __init__(
-        self, path: Path, size: int, *, strict: bool = False, cache: Path | None = None
+        self,
+        path: Path,
+        shapes: Sequence[Shape],
+        *,
+        strict: bool = False,
+        cache: Path | None = None,
     ) -> None:
-        self.size = size
-        self.files = indexed(pictures_in(path), path, ".pictures.json", strict, cache)
+        buckets: dict[Shape, list[Indexed]] = {shape._replace(frames=1): [] for shape in shapes}
+        for file in indexed(pictures_in(path), path, ".pictures.json", strict, cache):
+            buckets[nearest(file.facts, list(buckets))].append(file)
+        self.buckets = {shape: files for shape, files in buckets.items() if files}
 
     def draw(
-        self, file: Indexed, frames: int, generator: Generator, progress: float
+        self, file: Indexed, shape: Shape, generator: Generator, progress: float
     ) -> tuple[Tensor, float]:
         """The picture (c 1 h w) of a file."""
-        return as_clip([read_picture(file.item.path, self.size, self.size)]), 0.0
+        return as_clip([read_picture(file.item.path, shape.width, shape.height)]), 0.0
 
 
 def as_clip(pictures: list[Picture]) -> Tensor:
     """Pictures as a clip (c f h w) in [-1, 1]."""
     return torch.from_numpy(np.stack(pictures)).permute(3, 0, 1, 2).float() / 127.5 - 1
-
-
-def shuffled(place: int, count: int, seed: int) -> int:
-    """Which of `count` files is at this place of an order shuffled anew in each round."""
-    turn, place = divmod(place, count)
-    return int(order(count, seed * 1_000_003 + turn)[place])
-
-
-@lru_cache(maxsize=2)  # a batch may begin in one round and end in the next
-def order(count: int, seed: int) -> Tensor:
-    """A shuffled order of `count` files."""
-    return torch.randperm(count, generator=Generator().manual_seed(seed))

@@ -43,16 +43,16 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoSt
 
 def facts_of(path: Path) -> Facts:
     """The frames are counted and timed by their packets, and the first is decoded."""
-    with opened(path) as (container, stream):
+    with opened(path) as (container, stream):  # of which nothing is left once it is closed
         times = [packet.pts for packet in container.demux(stream) if packet.size]
         first = next(decoded(path, 0.0), None)
-    if first is None:
-        raise DataError(f"{path} holds no pictures")
-    timed = sorted(time for time in times if time is not None)
-    fps = float(stream.average_rate or stream.guessed_rate or 25)
-    if len(timed) > 1 and timed[-1] > timed[0]:
-        fps = (len(timed) - 1) / float((timed[-1] - timed[0]) * stream.time_base)
-    return Facts(len(times), fps, *upright_size(first[1], stream))
+        if first is None:
+            raise DataError(f"{path} holds no pictures")
+        timed = [time for time in times if time is not None]
+        fps = float(stream.average_rate or stream.guessed_rate or 25)
+        if timed and max(timed) > min(timed):
+            fps = (len(timed) - 1) / float((max(timed) - min(timed)) * stream.time_base)
+        return Facts(len(times), fps, *upright_size(first[1], stream))
 
 
 def upright_size(frame: av.VideoFrame, stream: av.VideoStream) -> tuple[int, int]:

@@ -25,6 +25,18 @@ def parser_of(description: str | None) -> Parser:
         help="frames per second that clips of videos are drawn at",
     )
     add("--sequence-fps", type=float, default=24.0, help="rate of clips that are numbered pictures")
+    add(
+        "--buckets",
+        action="store_true",
+        help="clips in several proportions and lengths, one in each batch, and not all square",
+    )
+    add(
+        "--joint",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of images among the frames of a step of the second phase",
+    )
     add("--workers", type=positive_or_zero, default=2, help="processes that read files")
     add("--frames", type=positive, default=8, help="frames in a clip")
     add("--size", type=positive, default=12, help="height and width in pixels")
@@ -63,9 +75,9 @@ def positive_or_zero(text: str) -> int:
 
 # What a run that goes on takes from the one before, unless it is said anew; of the U-Net, nothing
 # can be said anew.
-REMEMBERED = ("data", "images", "strict_data", "fps", "sequence_fps", "frames", "size", "dim",
-              "config", "steps_images", "steps_video", "batch_images", "batch_video", "lr",
-              "save_every", "seed", "sample_fps")  # fmt: skip
+REMEMBERED = ("data", "images", "strict_data", "fps", "sequence_fps", "buckets", "joint", "frames",
+              "size", "dim", "config", "steps_images", "steps_video", "batch_images",
+              "batch_video", "lr", "save_every", "seed", "sample_fps")  # fmt: skip
 OF_THE_UNET = ("dim", "config")
 
 
@@ -94,5 +106,9 @@ def check(args: argparse.Namespace) -> None:
     for name in ("sequence_fps", "sample_fps"):
         if getattr(args, name) <= 0:
             raise DataError(f"--{name.replace('_', '-')} {getattr(args, name)} must be positive")
+    if not 0 <= args.joint < 1:
+        raise DataError(f"--joint {args.joint} must be at least 0, and less than 1")
+    if args.data == "digits" and args.buckets:
+        raise DataError("--buckets is for videos: give them by --data")
     if args.frames == 1 and args.steps_video and args.sample is None:
         print("--frames 1: a clip of one frame is an image, so that no temporal part is trained")

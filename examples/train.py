@@ -19,12 +19,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 
 import torch
+from buckets import Shape, shapes_about
 from checkpoints import (
     checkpoints,
     last_checkpoint,
@@ -34,13 +35,13 @@ from checkpoints import (
     save_checkpoint,
     tried,
 )
-from clips import MovingDigits, named, open_clips, write_videos
+from clips import MovingDigits, named, write_videos
 from collection import Batch, Clips, Pictures
 from command_line import Parser, make_folder
 from diffusers import DDPMScheduler
 from diffusion import SCHEDULE, Model, averaged, diffusion_loss, fit, optimizer_for, sample
 from errors import DataError
-from loading import batches
+from loading import Source, batches
 from options import GUIDANCE, check, compare, parser_of, remembered
 from torch import Generator, Tensor
 
@@ -53,34 +54,31 @@ def parser() -> Parser:
     return parser_of(__doc__)
 
 
-def arguments_of(args: argparse.Namespace, clips: MovingDigits | Clips) -> dict[str, object]:
-    """The arguments of a new U-Net: those of `--config`, and for the rest those of this script."""
-    arguments = {
-        "dim": args.dim,
-        "channels": clips.channels,
-        "cond_dim": clips.cond_dim,
-        "condition_on_fps": isinstance(clips, Clips),
-        "dim_mult": (1, 2),
-        "self_attns": (False, True),
-        "temporal_compression": (False, False),
-        "resnet_block_depths": (1, 1),
-        "attn_dim_head": 32,
-        "attn_heads": 4,
-    }
+def arguments_of(args: argparse.Namespace) -> dict[str, object]:
+    """The arguments of a new U-Net: what the data ask for, and `--config` or this script."""
+    files = args.data != "digits"
+    data = MovingDigits if not files else Clips
+    arguments = {"channels": data.channels, "cond_dim": data.cond_dim, "condition_on_fps": files}
     if args.config is None:
-        return arguments
+        return arguments | {
+            "dim": args.dim,
+            "dim_mult": (1, 2),
+            "self_attns": (False, True),
+            "temporal_compression": (False, False),
+            "resnet_block_depths": (1, 1),
+            "attn_dim_head": 32,
+            "attn_heads": 4,
+        }
     try:
         given = json.loads(args.config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"--config {args.config} cannot be read as JSON: {error}") from error
     if not isinstance(given, dict):
         raise DataError(f"--config {args.config} must hold an object of arguments by name")
-    return arguments | given
+    return arguments | {"dim": args.dim} | given
 
 
-def start(
-    args: argparse.Namespace, clips: MovingDigits | Clips, resumed: Path | None
-) -> SpaceTimeUnet:
+def start(args: argparse.Namespace, resumed: Path | None) -> SpaceTimeUnet:
     """The U-Net to train, that of a checkpoint or a new one."""
     if resumed is None and checkpoints(args.out):
         raise DataError(f"{args.out} holds a run: go on with --resume, or give another --out")
@@ -88,16 +86,33 @@ def start(
         unet = load_unet(resumed, args.frames, args.size)
     else:
         try:
-            unet = SpaceTimeUnet(**arguments_of(args, clips))
+            unet = SpaceTimeUnet(**arguments_of(args))
         except (TypeError, ValueError) as error:
             raise DataError(str(error)) from error
         unet = tried(unet, args.frames, args.size)
-    if (unet.channels, unet.cond_dim) != (clips.channels, clips.cond_dim):
+    data = MovingDigits if args.data == "digits" else Clips
+    if (unet.channels, unet.cond_dim) != (data.channels, data.cond_dim):
         raise DataError(
             f"the U-Net has `channels` {unet.channels} and `cond_dim` {unet.cond_dim}, --data "
-            f"{args.data} {clips.channels} and {clips.cond_dim}"
+            f"{args.data} {data.channels} and {data.cond_dim}"
         )
     return unet
+
+
+def sources(args: argparse.Namespace, unet: SpaceTimeUnet) -> tuple[Source, Source]:
+    """Where images and clips come from."""
+    if args.data == "digits":
+        digits = MovingDigits(args.size)
+        return digits, digits
+    shapes = [Shape(args.frames, args.size, args.size)]
+    if args.buckets:
+        multiples = {"multiple": unet.image_size_multiple, "frame_multiple": unet.frame_multiple}
+        shapes = shapes_about(args.size, args.frames, **multiples)
+    reading = {"strict": args.strict_data, "cache": args.out}
+    rates = {"fps": tuple(args.fps), "sequence_fps": args.sequence_fps}
+    clips = Clips(Path(args.data), shapes, **rates, **reading)
+    images = clips if args.images is None else Pictures(args.images, shapes, **reading)
+    return images, clips
 
 
 def conditioned(unet: SpaceTimeUnet, batch: Batch, device: str, generator: Generator) -> Model:
@@ -114,47 +129,52 @@ def conditioned(unet: SpaceTimeUnet, batch: Batch, device: str, generator: Gener
 def loss_of(
     unet: SpaceTimeUnet,
     scheduler: DDPMScheduler,
-    next_batch: Callable[[Generator], Batch],
+    batches: Sequence[tuple[float, Callable[[Generator], Batch]]],
     device: str,
     generator: Generator,
 ) -> Tensor:
-    """The loss of the next batch; clips of one frame are images."""
-    batch = next_batch(generator)
-    x = batch.videos.squeeze(2) if batch.videos.shape[2] == 1 else batch.videos
-    model = conditioned(unet, batch, device, generator)
-    return diffusion_loss(model, scheduler, x, generator, device)
+    """The loss of the next batch of each of `batches`, by its weight."""
+    loss = torch.zeros((), device=device)
+    for weight, next_batch in batches:
+        batch = next_batch(generator)
+        x = batch.videos.squeeze(2) if batch.videos.shape[2] == 1 else batch.videos  # an image
+        model = conditioned(unet, batch, device, generator)
+        loss = loss + weight * diffusion_loss(model, scheduler, x, generator, device)
+    return loss
 
 
 def train(args: argparse.Namespace, resumed: Path | None) -> SpaceTimeUnet:
     """Train as the command line says, on from a checkpoint if any; return the averaged U-Net."""
-    reading = {"strict": args.strict_data, "cache": args.out}
-    clips = open_clips(
-        args.data, args.size, args.frames,
-        fps=tuple(args.fps), sequence_fps=args.sequence_fps, **reading,
-    )  # fmt: skip
-    images = clips if args.images is None else Pictures(args.images, args.size, **reading)
     torch.manual_seed(args.seed)
-    unet = start(args, clips, resumed).to(args.device)
+    unet = start(args, resumed).to(args.device)
+    images, clips = sources(args, unet)
     ema, optimizer = averaged(unet), optimizer_for(unet)
     first = 0 if resumed is None else load_training(resumed, unet, ema, optimizer, args.device)
     scheduler = DDPMScheduler(**SCHEDULE)
     total = args.steps_images + args.steps_video
+    share = args.joint  # of images in a step of the second phase, whose frames are as many
+    few_images = max(round(share * args.batch_video * args.frames), 1)
+    few_clips = max(round((1 - share) * args.batch_video), 1)
 
     def save(step: int) -> None:
         if step % args.save_every == 0 or step in (args.steps_images, total):
             save_checkpoint(args.out, step, unet, ema, optimizer, remembered(args))
 
-    for phase, source, count, frames, steps, lr in (
-        ("images", images, args.batch_images, 1, range(args.steps_images), args.lr),
+    in_images = [(1.0, images, args.batch_images, 1)]
+    in_video = [(1 - share, clips, few_clips, args.frames), (share, images, few_images, 1)]
+    for phase, steps, lr, parts in (
+        ("images", range(args.steps_images), args.lr, in_images),
         # at half the rate, to keep what images taught
-        ("video", clips, args.batch_video, args.frames, range(args.steps_images, total),
-         args.lr / 2),
-    ):  # fmt: skip
-        next_batch = batches(
-            source, steps, count, frames, first=first, seed=args.seed, workers=args.workers
-        )
+        ("video", range(args.steps_images, total), args.lr / 2, in_video),
+    ):
+        going_on = {"first": first, "seed": args.seed, "workers": args.workers}
+        waiting = [
+            (weight, batches(source, steps, count, length, **going_on))
+            for weight, source, count, length in parts
+            if weight > 0
+        ]
         losses = fit(
-            unet, ema, optimizer, partial(loss_of, unet, scheduler, next_batch, args.device),
+            unet, ema, optimizer, partial(loss_of, unet, scheduler, waiting, args.device),
             phase=phase, steps=steps, lr=lr, seed=args.seed, first=first, after_step=save,
         )  # fmt: skip
         if losses:
