@@ -62,17 +62,25 @@ def load_unet(checkpoint: Path, frames: int, size: int) -> SpaceTimeUnet:
         else:
             unet = SpaceTimeUnetModel.from_pretrained(checkpoint, low_cpu_mem_usage=False).unet
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"{checkpoint} is not of a SpaceTimeUnet: {reason}") from error
+        raise not_of_a_unet(checkpoint, error) from error
     return tried(unet, frames, size)
 
 
 def options_of(checkpoint: Path) -> dict:
     """The options that the training of a checkpoint was given."""
-    config = json.loads((checkpoint / "config.json").read_text())
-    if (checkpoint / "training.json").exists():
-        return {"dim": config.get("dim"), **json.loads((checkpoint / "training.json").read_text())}
-    return {"dim": config["unet"]["dim"], **config["training"]}  # as 1.0.0 wrote it
+    try:
+        config = json.loads((checkpoint / "config.json").read_text())
+        if "unet" in config:  # as 1.0.0 wrote it
+            return {"dim": config["unet"]["dim"], **config["training"]}
+        return {"dim": config["dim"], **json.loads((checkpoint / "training.json").read_text())}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise not_of_a_unet(checkpoint, error) from error
+
+
+def not_of_a_unet(checkpoint: Path, error: Exception) -> DataError:
+    """What to raise for a checkpoint that is not of a SpaceTimeUnet."""
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return DataError(f"{checkpoint} is not of a SpaceTimeUnet: {reason}")
 
 
 def tried(unet: SpaceTimeUnet, frames: int, size: int) -> SpaceTimeUnet:

@@ -7,7 +7,7 @@ until they cover it, and cut in the middle.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,8 +71,9 @@ def decoded(path: Path, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
     with opened(path) as (container, stream):
         stream.thread_type = "AUTO"
         zero, fps = stream.start_time or 0, float(stream.average_rate or 25)
-        if start > 0 and stream.time_base:
-            container.seek(zero + int(start / stream.time_base), stream=stream)
+        if start > 0:
+            with suppress(av.error.FFmpegError):  # what has no index is read from its beginning
+                container.seek(zero + int(start / stream.time_base), stream=stream)
         for count, frame in enumerate(container.decode(stream)):
             if frame.pts is None:
                 yield count / fps, frame

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from make_a_video_pytorch import SpaceTimeUnet, temporal_parameters
 from make_a_video_pytorch.integrations.diffusers import SpaceTimeUnetModel
-from tests.examples.media import write_video
+from tests.examples.media import number, write_numbers, write_picture, write_video
 from tests.examples.runs import SCRIPT, TINY, WEIGHTS, last, run
 from tests.zoo import as_in_1_0_0
 
@@ -81,10 +81,10 @@ def test_sampling_from_a_checkpoint_gives_the_same_again(trained, tmp_path):
     run_folder = shutil.copytree(trained, tmp_path / "run")
     before = {path.name: path.read_bytes() for path in run_folder.glob("samples.*")}
     few = ["--sample", str(run_folder), "--clips", "3", "--sampling-steps", "2"]
-    for number in (1, 2):
+    for count in (1, 2):
         assert train.main(few) == 0
         for kind in ("gif", "png"):
-            again = (run_folder / f"sampled-{number}.{kind}").read_bytes()
+            again = (run_folder / f"sampled-{count}.{kind}").read_bytes()
             assert again == before[f"samples.{kind}"]
     assert {path.name: path.read_bytes() for path in run_folder.glob("samples.*")} == before
     # longer and larger clips than it was trained on, somewhere else
@@ -235,3 +235,208 @@ def test_bad_input_is_one_line_and_code_2(arguments, message, tmp_path, capsys):
     assert len(error.splitlines()) == 1
     assert error.count("error:") == 1
     assert re.search(message, error), error
+
+
+# Collections
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three videos with captions, two files that are none, and pictures."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("a", "b", "c"):
+        write_numbers(data / f"{name}.mp4", 24)
+        (data / f"{name}.txt").write_text(f"a clip {name}")
+    (data / "broken.mp4").write_text("no video")
+    write_numbers(data / "short.mp4", 1)
+    (tmp_path / "pictures").mkdir()
+    for n in range(3):
+        write_picture(tmp_path / "pictures" / f"{n}.jpg", number(n))
+    return data
+
+
+FEW = "--dim 4 --frames 8 --size 16 --batch-images 2 --batch-video 2 --clips 2 --sampling-steps 2"
+FEW += " --steps-images 2 --steps-video 2 --workers 0"
+
+
+def on(folder, *arguments, out):
+    given = [*FEW.split(), "--data", folder, "--out", out, *arguments]
+    return train.main([str(argument) for argument in given])
+
+
+def test_it_trains_on_a_folder_and_says_what_it_passes_over(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    pictures = ["--images", folder.parent / "pictures"]
+    assert on(folder, *pictures, "--joint", "0.5", "--buckets", out=out) == 0
+    skipped = [line for line in capsys.readouterr().err.splitlines() if "skipped" in line]
+    assert len(skipped) == 2
+    assert "broken.mp4 cannot be decoded as a video" in skipped[0]
+    assert "short.mp4 has 1 frames, a clip takes 2" in skipped[1]
+    assert json.loads((last(out) / "config.json").read_text())["condition_on_fps"] is True
+    with Image.open(out / "samples.gif") as gif:
+        assert gif.n_frames == 8
+        assert gif.info["duration"] == 130  # hundredths of a second: 8 frames a second
+    # and goes on with the same settings
+    assert train.main(["--resume", "--steps-video", "3", "--out", str(out)]) == 0
+    assert last(out).name == "checkpoint-000005"
+    options = train.options_of(last(out))
+    assert (options["joint"], options["buckets"], options["images"]) == (
+        0.5,
+        True,
+        str(pictures[1]),
+    )
+
+
+def test_the_unet_is_told_the_rate(folder, tmp_path, monkeypatch):
+    told = []
+    forward = SpaceTimeUnet.forward
+
+    def telling(self, x, *args, fps=None, **kwargs):
+        told.append((x.ndim, fps))
+        return forward(self, x, *args, fps=fps, **kwargs)
+
+    monkeypatch.setattr(SpaceTimeUnet, "forward", telling)
+    arguments = ["--fps", "5", "5", "--sample-fps", "2"]
+    assert on(folder, *arguments, out=tmp_path / "out") == 0
+    of_clips = [fps for ndim, fps in told if ndim == 5][1:]  # but for the first try
+    assert [fps.tolist() for fps in of_clips[:2]] == [[5.0, 5.0]] * 2
+    assert of_clips[2:] == [2.0, 2.0]
+    with Image.open(tmp_path / "out" / "samples.gif") as gif:
+        assert gif.info["duration"] == 500
+
+
+def test_the_first_phase_takes_pictures_and_the_second_a_share_of_images(
+    folder, tmp_path, monkeypatch
+):
+    shapes = []
+    loss = train.diffusion_loss
+
+    def counting(model, scheduler, x, *args):
+        shapes.append(tuple(x.shape[:-2]))
+        return loss(model, scheduler, x, *args)
+
+    monkeypatch.setattr(train, "diffusion_loss", counting)
+    assert on(folder, "--joint", "0.25", "--batch-video", "4", out=tmp_path / "out") == 0
+    assert shapes == [(2, 3)] * 2 + [(3, 3, 8), (8, 3)] * 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read as JSON: Expecting property name"),
+        ("[1]", "must hold an object of arguments by name"),
+        ('{"oops": 3}', "unexpected keyword argument 'oops'"),
+        ('{"dim_mult": [1, 2]}', r"`self_attns` .* must have 2 entries"),
+        ('{"channels": 4}', "the U-Net has `channels` 4 and `cond_dim` 10, --data digits 1 and 10"),
+    ],
+)
+def test_a_config_that_is_none_is_one_line(tmp_path, capsys, content, message):
+    file = tmp_path / "unet.json"
+    file.write_text(content)
+    with pytest.raises(SystemExit, match="2"):
+        run("--config", file, out=tmp_path / "out")
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert re.search(message, error), error
+
+
+def test_a_config_is_the_arguments_of_the_unet(tmp_path):
+    given = {"dim_mult": [1], "self_attns": [False], "temporal_compression": [True]}
+    given |= {"resnet_block_depths": [2], "dim": 6}
+    file = tmp_path / "unet.json"
+    file.write_text(json.dumps(given))
+    short = ["--steps-images", 1, "--steps-video", 1]
+    assert run("--config", file, *short, out=tmp_path / "out") == 0
+    config = train.load_unet(last(tmp_path / "out"), 8, 16).config
+    assert config["dim_mult"] == (1,)
+    assert config["temporal_compression"] == (True,)
+    assert (config["dim"], config["channels"], config["cond_dim"]) == (6, 1, 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dim", "8"], "--dim 8 contradicts the run, which has 4"),
+        (["--config", "other.json"], "--config other.json contradicts the run, which has None"),
+    ],
+)
+def test_what_contradicts_a_run_is_an_error(trained, capsys, arguments, message):
+    with pytest.raises(SystemExit, match="2"):
+        train.main(["--resume", "--out", str(trained), *arguments])
+    assert capsys.readouterr().err.endswith(f"error: {message}\n")
+    assert last(trained).name == "checkpoint-000007"
+
+
+def test_what_changes_the_rest_of_a_run_is_said(trained, tmp_path, capsys):
+    out = shutil.copytree(trained, tmp_path / "run")
+    more = ["--resume", "--out", str(out), "--steps-video", "5", "--lr", "0.001"]
+    assert train.main([*more, "--clips", "1", "--sampling-steps", "1"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == [
+        "--steps-video is 5 from here on; it was 4",
+        "--lr is 0.001 from here on; it was 0.002",
+    ]
+    assert not any("--dim" in line or "--data" in line for line in said)
+
+
+def test_options_that_do_nothing_are_said(folder, tmp_path, capsys):
+    assert on(folder, "--frames", "1", "--guidance", "5", out=tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert (
+        "--frames 1: a clip of one frame is an image, so that no temporal part is trained" in said
+    )
+    assert "--guidance 5.0 does nothing: the U-Net is told nothing to follow" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "pictures"], "--images is for videos: give them by --data"),
+        (["--buckets"], "--buckets is for videos: give them by --data"),
+        (["--fps", "9", "3"], "--fps 9.0 3.0 must be positive, the lowest first"),
+        (["--sequence-fps", "0"], "--sequence-fps 0.0 must be positive"),
+        (["--sample-fps", "-1"], "--sample-fps -1.0 must be positive"),
+        (["--joint", "1"], "--joint 1.0 must be at least 0, and less than 1"),
+    ],
+)
+def test_options_that_do_not_go_together_are_an_error(tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit, match="2"):
+        run(*arguments, out=tmp_path)
+    assert capsys.readouterr().err.endswith(f"error: {message}\n")
+
+
+def test_bad_files_are_one_line_where_they_are_not_to_be(folder, tmp_path, capsys):
+    for arguments, message in (
+        (["--strict-data"], r"broken.mp4 cannot be decoded as a video"),
+        (["--images", folder], r"no picture in .* \(.png"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            on(folder, *arguments, out=tmp_path / "out")
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert re.search(f"error: .*{message}", error), error
+    (folder / "metadata.jsonl").write_text('{"file_name": "a.mp4"}\noops\n')
+    with pytest.raises(SystemExit, match="2"):
+        on(folder, out=tmp_path / "out")
+    assert "metadata.jsonl, line 2 is no JSON" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ('{"dim": 4, "oops": 1}', "is not of a SpaceTimeUnet: "),
+        ("{", "is not of a SpaceTimeUnet: "),
+        ('{"dim": 4}', "is not of a SpaceTimeUnet: "),  # with other weights
+    ],
+)
+def test_a_checkpoint_of_another_architecture_is_one_line(
+    trained, tmp_path, capsys, config, message
+):
+    out = shutil.copytree(trained, tmp_path / "run")
+    (last(out) / "config.json").write_text(config)
+    for option in (["--resume", "--out", out], ["--sample", out]):
+        with pytest.raises(SystemExit, match="2"):
+            train.main([str(argument) for argument in option])
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert re.search(f"error: .*{message}", error), error
+    assert last(out).name == "checkpoint-000007"
