@@ -6,7 +6,7 @@ here = Path(__file__).parent
 integrations = ["dalle2-pytorch>=1.15.6", "imagen-pytorch>=2.1"]
 wrapped = ["accelerate>=1.0", "onnxruntime>=1.20", "onnxscript>=0.5", "peft>=0.17", "torchao>=0.13"]
 inflated = ["denoising-diffusion-pytorch>=2.3.4", "diffusers>=0.30", "timm>=1.0.31", "torchvision"]
-examples = ["av>=12", "diffusers>=0.30", "numpy", "pillow", "safetensors", "scikit-learn", "tqdm"]
+examples = ["av>=14.2", "diffusers>=0.30", "numpy", "pillow", "safetensors", "scikit-learn", "tqdm"]
 checked = ["mypy>=1.19", "pytest-cov>=6", "ruff>=0.8"]
 
 setup(
@@ -35,7 +35,15 @@ setup(
         "docs": ["furo>=2024.8", "myst-parser>=4", "sphinx>=8"],
         "diffusers": ["accelerate>=1.0", "diffusers>=0.35"],
         "integrations": integrations,
-        "test": [*examples, *checked, "hypothesis>=6.100", "pytest>=8", "setuptools>=77"],
+        "texts": ["transformers>=4.48"],
+        "test": [
+            *examples,
+            *checked,
+            "hypothesis>=6.100",
+            "pytest>=8",
+            "setuptools>=77",
+            "transformers>=4.48",
+        ],
         "test-integrations": [*integrations, *inflated, *wrapped, "pytest>=8"],
     },
     classifiers=[

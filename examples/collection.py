@@ -18,7 +18,9 @@ from decoding import Picture, read_frames, read_picture
 from errors import DataError
 from folder import pictures_in, videos_in, warn
 from index import Indexed, indexed, refuse
+from latents import AT_ONCE, Autoencoder, read_latents
 from torch import Generator, Tensor
+from tqdm import tqdm
 
 from make_a_video_pytorch.recipes import sample_clip, sample_fps
 
@@ -41,8 +43,8 @@ class Collection:
     one would have seen.
     """
 
-    channels, cond_dim = 3, None
     buckets: dict[Shape, list[Indexed]]
+    latents: dict[tuple[str, int, int], Path] | None = None  # of a file, in a height and width
 
     def __call__(self, count: int, frames: int, generator: Generator) -> Batch:
         shape, files = next(iter(self.buckets.items()))
@@ -94,6 +96,30 @@ class Collection:
     ) -> tuple[Tensor, float]:
         """A clip (c f h w) of a file, and its frames per second."""
         raise NotImplementedError
+
+    def read(self, file: Indexed, indices: list[int], height: int, width: int) -> Tensor:
+        """The frames of these indices as a clip (c f h w), of latents if there are any."""
+        if self.latents is not None:
+            return read_latents(self.latents[file.item.name, height, width], indices)
+        return as_clip(pictures_of(file, indices, height, width))
+
+    def into_latents(self, autoencoder: Autoencoder) -> None:
+        """Encode every file, in the shape of its bucket, unless that has been done before."""
+        files = [(shape, file) for shape, files in self.buckets.items() for file in files]
+        kept = {}
+        for (_, height, width), file in tqdm(files, desc="latents", unit="file", delay=2):
+            every = range(file.facts.frames)
+            parts = (every[first : first + AT_ONCE] for first in every[::AT_ONCE])
+            clips = (as_clip(pictures_of(file, part, height, width)) for part in parts)
+            key = [str(file.item.path.resolve()), file.item.stamp, height, width]
+            path = autoencoder.keep(key, (clip.transpose(0, 1) for clip in clips))
+            kept[file.item.name, height, width] = path
+        self.latents = kept
+
+    def texts(self) -> set[str]:
+        """What is written about the files."""
+        files = [file for files in self.buckets.values() for file in files]
+        return {file.item.text for file in files if file.item.text}
 
 
 class Clips(Collection):
@@ -168,12 +194,7 @@ class Clips(Collection):
             wanted = float(drawn)
         offsets, fps = sample_clip(end - start, own, frames, wanted, generator)
         indices = (start + offsets).tolist()
-        if file.item.pictures:
-            paths = [file.item.pictures[index] for index in indices]
-            return as_clip([read_picture(path, width, height) for path in paths]), fps
-        # in the middle of the time for which a frame is shown
-        times = [(index + 0.5) / own for index in indices]
-        return as_clip(read_frames(file.item.path, times, width, height)), fps
+        return self.read(file, indices, height, width), fps
 
 
 class Pictures(Collection):
@@ -207,7 +228,18 @@ class Pictures(Collection):
         self, file: Indexed, shape: Shape, generator: Generator, progress: float
     ) -> tuple[Tensor, float]:
         """The picture (c 1 h w) of a file."""
-        return as_clip([read_picture(file.item.path, shape.width, shape.height)]), 0.0
+        return self.read(file, [0], shape.height, shape.width), 0.0
+
+
+def pictures_of(file: Indexed, indices: Sequence[int], height: int, width: int) -> list[Picture]:
+    """The frames of these indices."""
+    if file.item.pictures:
+        return [read_picture(file.item.pictures[index], width, height) for index in indices]
+    if file.facts.fps == 0:
+        return [read_picture(file.item.path, width, height)]
+    # in the middle of the time for which a frame is shown
+    times = [(index + 0.5) / file.facts.fps for index in indices]
+    return read_frames(file.item.path, times, width, height)
 
 
 def as_clip(pictures: list[Picture]) -> Tensor:

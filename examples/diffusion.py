@@ -133,16 +133,22 @@ def fit(
 
 @torch.no_grad()
 def sample(
-    model: Model, shape: tuple[int, ...], steps: int, generator: Generator, device: str
+    model: Model,
+    shape: tuple[int, ...],
+    steps: int,
+    generator: Generator,
+    device: str,
+    clamped: bool = True,
 ) -> Tensor:
-    """Videos of `shape` (b c f h w) in [-1, 1], denoised from noise by DDIM."""
-    scheduler = DDIMScheduler(**SCHEDULE, timestep_spacing="trailing")
+    """Videos of `shape` (b c f h w), in [-1, 1] if they are `clamped`, denoised by DDIM."""
+    settings = {**SCHEDULE, "clip_sample": clamped}
+    scheduler = DDIMScheduler(**settings, timestep_spacing="trailing")
     scheduler.set_timesteps(steps)
     videos = noise_of(shape, generator).to(device)
     for timestep in tqdm(scheduler.timesteps, desc="sampling", unit="step"):
         velocity = model(videos, timestep)
         videos = scheduler.step(velocity, timestep, videos).prev_sample
-    return videos.clamp(-1, 1).cpu()
+    return videos.clamp(-1, 1).cpu() if clamped else videos.cpu()
 
 
 def psnr(clips: Tensor, truth: Tensor) -> float:

@@ -15,6 +15,9 @@ def parser_of(description: str | None) -> Parser:
     add = parser.add_argument
     add("--data", default="digits", help="`digits`, a video, or a folder of videos at any depth")
     add("--images", type=Path, metavar="FOLDER", help="pictures for the first phase, not frames")
+    add("--text-encoder", type=Path, metavar="FOLDER", help="of transformers, for captions")
+    add("--vae", type=Path, metavar="FOLDER", help="an AutoencoderKL, in whose latents to train")
+    add("--cache", type=Path, default=Path("runs/cache"), help="folder for encoded texts, latents")
     add("--strict-data", action="store_true", help="end at the first file that cannot be used")
     add(
         "--fps",
@@ -59,6 +62,7 @@ def parser_of(description: str | None) -> Parser:
         metavar="PATH",
         help="only sample: a checkpoint, or a run's folder; its options are then the defaults",
     )
+    add("--prompt", nargs="+", metavar="TEXT", help="texts for samples to follow")
     add("--sample-fps", type=float, default=8.0, help="frames per second of the samples")
     add("--guidance", type=float, default=GUIDANCE, help="how closely samples follow their name")
     add_shared_options(parser, out="runs/train", clips=10, clips_help="videos to sample")
@@ -75,10 +79,11 @@ def positive_or_zero(text: str) -> int:
 
 # What a run that goes on takes from the one before, unless it is said anew; of the U-Net, nothing
 # can be said anew.
-REMEMBERED = ("data", "images", "strict_data", "fps", "sequence_fps", "buckets", "joint", "frames",
-              "size", "dim", "config", "steps_images", "steps_video", "batch_images",
-              "batch_video", "lr", "save_every", "seed", "sample_fps")  # fmt: skip
-OF_THE_UNET = ("dim", "config")
+REMEMBERED = ("data", "images", "text_encoder", "vae", "cache", "strict_data", "fps",
+              "sequence_fps", "buckets", "joint", "frames", "size", "dim", "config",
+              "steps_images", "steps_video", "batch_images", "batch_video", "lr", "save_every",
+              "seed", "prompt", "sample_fps")  # fmt: skip
+OF_THE_UNET = ("dim", "config", "text_encoder", "vae")
 
 
 def remembered(args: argparse.Namespace) -> dict[str, object]:
@@ -99,8 +104,9 @@ def compare(args: argparse.Namespace, before: dict[str, object]) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Raise a DataError for options that do not go together; say what others mean."""
-    if args.data == "digits" and args.images is not None:
-        raise DataError("--images is for videos: give them by --data")
+    for name in ("images", "text_encoder", "vae", "buckets"):
+        if args.data == "digits" and getattr(args, name):
+            raise DataError(f"--{name.replace('_', '-')} is for videos: give them by --data")
     if not 0 < args.fps[0] <= args.fps[1]:
         raise DataError(f"--fps {args.fps[0]} {args.fps[1]} must be positive, the lowest first")
     for name in ("sequence_fps", "sample_fps"):
@@ -108,7 +114,5 @@ def check(args: argparse.Namespace) -> None:
             raise DataError(f"--{name.replace('_', '-')} {getattr(args, name)} must be positive")
     if not 0 <= args.joint < 1:
         raise DataError(f"--joint {args.joint} must be at least 0, and less than 1")
-    if args.data == "digits" and args.buckets:
-        raise DataError("--buckets is for videos: give them by --data")
     if args.frames == 1 and args.steps_video and args.sample is None:
         print("--frames 1: a clip of one frame is an image, so that no temporal part is trained")

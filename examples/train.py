@@ -17,7 +17,6 @@ videos are drawn at many frame rates, from high ones to low ones, and the U-Net 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,7 +24,7 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from buckets import Shape, shapes_about
+from building import Encoders, conditioned, encoders_of, sources, start
 from checkpoints import (
     checkpoints,
     last_checkpoint,
@@ -33,20 +32,19 @@ from checkpoints import (
     load_unet,
     options_of,
     save_checkpoint,
-    tried,
 )
-from clips import MovingDigits, named, write_videos
-from collection import Batch, Clips, Pictures
+from clips import named, write_videos
+from collection import Batch
 from command_line import Parser, make_folder
 from diffusers import DDPMScheduler
-from diffusion import SCHEDULE, Model, averaged, diffusion_loss, fit, optimizer_for, sample
+from diffusion import SCHEDULE, averaged, diffusion_loss, fit, optimizer_for, sample
 from errors import DataError
-from loading import Source, batches
+from loading import batches
 from options import GUIDANCE, check, compare, parser_of, remembered
 from torch import Generator, Tensor
 
 from make_a_video_pytorch import SpaceTimeUnet
-from make_a_video_pytorch.guidance import drop_conditions, guide
+from make_a_video_pytorch.guidance import guide
 
 
 def parser() -> Parser:
@@ -54,80 +52,9 @@ def parser() -> Parser:
     return parser_of(__doc__)
 
 
-def arguments_of(args: argparse.Namespace) -> dict[str, object]:
-    """The arguments of a new U-Net: what the data ask for, and `--config` or this script."""
-    files = args.data != "digits"
-    data = MovingDigits if not files else Clips
-    arguments = {"channels": data.channels, "cond_dim": data.cond_dim, "condition_on_fps": files}
-    if args.config is None:
-        return arguments | {
-            "dim": args.dim,
-            "dim_mult": (1, 2),
-            "self_attns": (False, True),
-            "temporal_compression": (False, False),
-            "resnet_block_depths": (1, 1),
-            "attn_dim_head": 32,
-            "attn_heads": 4,
-        }
-    try:
-        given = json.loads(args.config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"--config {args.config} cannot be read as JSON: {error}") from error
-    if not isinstance(given, dict):
-        raise DataError(f"--config {args.config} must hold an object of arguments by name")
-    return arguments | {"dim": args.dim} | given
-
-
-def start(args: argparse.Namespace, resumed: Path | None) -> SpaceTimeUnet:
-    """The U-Net to train, that of a checkpoint or a new one."""
-    if resumed is None and checkpoints(args.out):
-        raise DataError(f"{args.out} holds a run: go on with --resume, or give another --out")
-    if resumed is not None:
-        unet = load_unet(resumed, args.frames, args.size)
-    else:
-        try:
-            unet = SpaceTimeUnet(**arguments_of(args))
-        except (TypeError, ValueError) as error:
-            raise DataError(str(error)) from error
-        unet = tried(unet, args.frames, args.size)
-    data = MovingDigits if args.data == "digits" else Clips
-    if (unet.channels, unet.cond_dim) != (data.channels, data.cond_dim):
-        raise DataError(
-            f"the U-Net has `channels` {unet.channels} and `cond_dim` {unet.cond_dim}, --data "
-            f"{args.data} {data.channels} and {data.cond_dim}"
-        )
-    return unet
-
-
-def sources(args: argparse.Namespace, unet: SpaceTimeUnet) -> tuple[Source, Source]:
-    """Where images and clips come from."""
-    if args.data == "digits":
-        digits = MovingDigits(args.size)
-        return digits, digits
-    shapes = [Shape(args.frames, args.size, args.size)]
-    if args.buckets:
-        multiples = {"multiple": unet.image_size_multiple, "frame_multiple": unet.frame_multiple}
-        shapes = shapes_about(args.size, args.frames, **multiples)
-    reading = {"strict": args.strict_data, "cache": args.out}
-    rates = {"fps": tuple(args.fps), "sequence_fps": args.sequence_fps}
-    clips = Clips(Path(args.data), shapes, **rates, **reading)
-    images = clips if args.images is None else Pictures(args.images, shapes, **reading)
-    return images, clips
-
-
-def conditioned(unet: SpaceTimeUnet, batch: Batch, device: str, generator: Generator) -> Model:
-    """`unet`, told what is known of a batch, names now and then not."""
-    given = {}
-    if batch.names is not None:
-        names = drop_conditions(0.1, cond=batch.names, generator=generator)["cond"]
-        given["cond"] = names.to(device)
-    if batch.fps is not None and unet.config["condition_on_fps"]:
-        given["fps"] = batch.fps.to(device)
-    return partial(unet, **given)
-
-
 def loss_of(
     unet: SpaceTimeUnet,
+    encoders: Encoders,
     scheduler: DDPMScheduler,
     batches: Sequence[tuple[float, Callable[[Generator], Batch]]],
     device: str,
@@ -138,16 +65,16 @@ def loss_of(
     for weight, next_batch in batches:
         batch = next_batch(generator)
         x = batch.videos.squeeze(2) if batch.videos.shape[2] == 1 else batch.videos  # an image
-        model = conditioned(unet, batch, device, generator)
+        model = conditioned(unet, encoders, batch, device, generator)
         loss = loss + weight * diffusion_loss(model, scheduler, x, generator, device)
     return loss
 
 
-def train(args: argparse.Namespace, resumed: Path | None) -> SpaceTimeUnet:
+def train(args: argparse.Namespace, encoders: Encoders, resumed: Path | None) -> SpaceTimeUnet:
     """Train as the command line says, on from a checkpoint if any; return the averaged U-Net."""
     torch.manual_seed(args.seed)
-    unet = start(args, resumed).to(args.device)
-    images, clips = sources(args, unet)
+    unet = start(args, encoders, resumed).to(args.device)
+    images, clips = sources(args, encoders, unet)
     ema, optimizer = averaged(unet), optimizer_for(unet)
     first = 0 if resumed is None else load_training(resumed, unet, ema, optimizer, args.device)
     scheduler = DDPMScheduler(**SCHEDULE)
@@ -174,7 +101,7 @@ def train(args: argparse.Namespace, resumed: Path | None) -> SpaceTimeUnet:
             if weight > 0
         ]
         losses = fit(
-            unet, ema, optimizer, partial(loss_of, unet, scheduler, waiting, args.device),
+            unet, ema, optimizer, partial(loss_of, unet, encoders, scheduler, waiting, args.device),
             phase=phase, steps=steps, lr=lr, seed=args.seed, first=first, after_step=save,
         )  # fmt: skip
         if losses:
@@ -184,20 +111,32 @@ def train(args: argparse.Namespace, resumed: Path | None) -> SpaceTimeUnet:
     return ema.module
 
 
-def sampled(args: argparse.Namespace, unet: SpaceTimeUnet) -> Tensor:
+def sampled(args: argparse.Namespace, encoders: Encoders, unet: SpaceTimeUnet) -> Tensor:
     """Videos that the U-Net makes."""
-    given = {}
+    given: dict[str, object] = {}
     if unet.config["condition_on_fps"]:
         given["fps"] = args.sample_fps
-    model = partial(unet, **given)
+    lead: dict[str, Tensor] = {}
     if unet.cond_dim is not None:
-        names = named(torch.arange(args.clips) % 10).to(args.device)
-        model = partial(guide(unet, args.guidance), cond=names, **given)
+        lead["cond"] = named(torch.arange(args.clips) % 10)
+    if encoders.texts is not None and args.prompt:
+        encoders.texts.prepare(args.prompt)
+        texts = [args.prompt[number % len(args.prompt)] for number in range(args.clips)]
+        lead["context"], lead["context_mask"] = encoders.texts(texts)
+    elif args.prompt:
+        print("--prompt does nothing: there is no --text-encoder")
+    model = partial(unet, **given)
+    if lead:
+        lead = {name: value.to(args.device) for name, value in lead.items()}
+        model = partial(guide(unet, args.guidance), **lead, **given)
     elif args.guidance != GUIDANCE:
         print(f"--guidance {args.guidance} does nothing: the U-Net is told nothing to follow")
-    shape = (args.clips, unet.channels, args.frames, args.size, args.size)
+    size = args.size // encoders.factor
+    shape = (args.clips, unet.channels, args.frames, size, size)
     generator = Generator().manual_seed(args.seed)
-    return sample(model, shape, args.sampling_steps, generator, args.device)
+    clamped = encoders.pictures is None
+    videos = sample(model, shape, args.sampling_steps, generator, args.device, clamped=clamped)
+    return videos if clamped else encoders.pictures.decode(videos)
 
 
 def free_name(out: Path) -> str:
@@ -220,17 +159,20 @@ def main(arguments: list[str] | None = None) -> int:
             # what the command line leaves out is as it was when the checkpoint was written
             command.set_defaults(**before, out=args.sample or args.out)
             args = command.parse_args(arguments)
-            args.images = None if args.images is None else Path(args.images)
-            args.config = None if args.config is None else Path(args.config)
+            for name in ("images", "config", "text_encoder", "vae", "cache"):
+                path = getattr(args, name)
+                setattr(args, name, None if path is None else Path(path))
             if args.resume:
                 compare(args, before)
         check(args)
         make_folder(args.out)
+        encoders = encoders_of(args)
         if args.sample is not None:
-            unet = load_unet(checkpoint, args.frames, args.size).to(args.device)
+            size = args.size // encoders.factor
+            unet = load_unet(checkpoint, args.frames, size).to(args.device)
         else:
-            unet = train(args, checkpoint)
-        videos = sampled(args, unet.eval())
+            unet = train(args, encoders, checkpoint)
+        videos = sampled(args, encoders, unet.eval())
     except DataError as error:
         command.error(str(error))
     except KeyboardInterrupt:

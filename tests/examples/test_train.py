@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 
+import building
 import control
 import inflate as inflating
 import interpolate
@@ -21,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from make_a_video_pytorch import SpaceTimeUnet, temporal_parameters
 from make_a_video_pytorch.integrations.diffusers import SpaceTimeUnetModel
 from tests.examples.media import number, write_numbers, write_picture, write_video
+from tests.examples.models import autoencoder, text_encoder
 from tests.examples.runs import SCRIPT, TINY, WEIGHTS, last, run
 from tests.zoo import as_in_1_0_0
 
@@ -278,7 +280,8 @@ def test_it_trains_on_a_folder_and_says_what_it_passes_over(folder, tmp_path, ca
         assert gif.n_frames == 8
         assert gif.info["duration"] == 120  # 8 frames a second, in whole hundredths
     # and goes on with the same settings
-    assert train.main(["--resume", "--steps-video", "3", "--out", str(out)]) == 0
+    few = ["--clips", "2", "--sampling-steps", "1"]
+    assert train.main(["--resume", "--steps-video", "3", "--out", str(out), *few]) == 0
     assert last(out).name == "checkpoint-000005"
     options = train.options_of(last(out))
     assert (options["joint"], options["buckets"], options["images"]) == (
@@ -328,7 +331,7 @@ def test_the_first_phase_takes_pictures_and_the_second_a_share_of_images(
         ("[1]", "must hold an object of arguments by name"),
         ('{"oops": 3}', "unexpected keyword argument 'oops'"),
         ('{"dim_mult": [1, 2]}', r"`self_attns` .* must have 2 entries"),
-        ('{"channels": 4}', "the U-Net has `channels` 4 and `cond_dim` 10, --data digits 1 and 10"),
+        ('{"channels": 4}', "the U-Net has `channels` 4, what it is to be trained on 1"),
     ],
 )
 def test_a_config_that_is_none_is_one_line(tmp_path, capsys, content, message):
@@ -440,3 +443,57 @@ def test_a_checkpoint_of_another_architecture_is_one_line(
         error = capsys.readouterr().err.splitlines()[-1]
         assert re.search(f"error: .*{message}", error), error
     assert last(out).name == "checkpoint-000007"
+
+
+def test_captions_lead_by_a_text_encoder(folder, tmp_path, capsys, monkeypatch):
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    (folder / "b.txt").unlink()  # a video may have none
+    told = []
+    forward = SpaceTimeUnet.forward
+
+    def telling(self, x, *args, context=None, context_mask=None, **kwargs):
+        if context is not None:
+            told.append((context.shape, context_mask.sum(1).tolist()))
+        return forward(self, x, *args, context=context, context_mask=context_mask, **kwargs)
+
+    monkeypatch.setattr(SpaceTimeUnet, "forward", telling)
+    monkeypatch.setattr(building, "drop_conditions", lambda share, generator, **given: given)
+    encoder = ["--text-encoder", text_encoder(tmp_path / "encoder"), "--cache", cache]
+    prompts = ["--prompt", "a red ball", "a cat"]
+    assert on(folder, *encoder, *prompts, "--batch-video", "3", out=out) == 0
+    assert train.load_unet(last(out), 8, 16).config["context_dim"] == 12
+    assert sorted(told[2][1]) == [0, 5, 5]  # "a clip a", "a clip c", between two ends
+    assert told[-1][1] == [5, 4, 0, 0]  # the prompts, and no token against them
+    assert len(list((cache / "texts").iterdir())) == 4
+    # other prompts for the trained U-Net
+    capsys.readouterr()
+    few = ["--clips", "2", "--sampling-steps", "1"]
+    assert train.main(["--sample", str(out), "--prompt", "a dog", *few]) == 0
+    assert told[-1][1] == [4, 4, 0, 0]
+    assert "does nothing" not in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        train.main(["--resume", "--out", str(out), "--text-encoder", str(tmp_path)])
+    assert "--text-encoder" in capsys.readouterr().err
+    assert on(folder, *prompts, out=tmp_path / "without") == 0
+    said = capsys.readouterr().out
+    assert "2 captions are not used: there is no --text-encoder" in said
+    assert "--prompt does nothing: there is no --text-encoder" in said
+
+
+def test_it_trains_in_the_latents_of_an_autoencoder(folder, tmp_path, capsys):
+    out, vae = tmp_path / "out", ["--vae", autoencoder(tmp_path / "vae")]
+    vae += ["--cache", tmp_path / "cache"]
+    assert on(folder, *vae, "--buckets", "--size", "32", out=out) == 0
+    unet = train.load_unet(last(out), 8, 16)
+    assert unet.channels == 3
+    with Image.open(out / "samples.png") as sheet:
+        assert sheet.size == (8 * (64 + 2), 2 * (64 + 2))  # 32 pixels, twice as large
+    assert len(list((tmp_path / "cache" / "latents").iterdir())) == 3
+    few = ["--clips", "2", "--sampling-steps", "1"]
+    assert train.main(["--resume", "--steps-video", "3", "--out", str(out), *few]) == 0
+    with pytest.raises(SystemExit, match="2"):
+        on(folder, *vae, "--size", "17", out=tmp_path / "odd")
+    assert "--size 17 must be divisible by 2, for --vae" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        on(folder, *vae, "--size", "20", out=tmp_path / "odd")
+    assert "`height` (=10) must be divisible by 4" in capsys.readouterr().err

@@ -1,0 +1,149 @@
+"""What a training is made of: the U-Net, what encodes for it, and where its batches come from."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from buckets import Shape, shapes_about
+from checkpoints import checkpoints, load_unet, tried
+from clips import MovingDigits
+from collection import Batch, Clips, Pictures
+from diffusion import Model
+from errors import DataError
+from latents import Autoencoder
+from loading import Source
+from texts import TextEncoder
+from torch import Generator
+
+from make_a_video_pytorch import SpaceTimeUnet
+from make_a_video_pytorch.guidance import drop_conditions
+
+
+class Encoders(NamedTuple):
+    """What texts and pictures are encoded by, if they are."""
+
+    texts: TextEncoder | None
+    pictures: Autoencoder | None
+
+    @property
+    def factor(self) -> int:
+        """Pixels of what the U-Net sees as one."""
+        return 1 if self.pictures is None else self.pictures.factor
+
+
+def encoders_of(args: argparse.Namespace) -> Encoders:
+    """Those that the command line asks for."""
+    texts = pictures = None
+    if args.text_encoder is not None:
+        texts = TextEncoder(args.text_encoder, args.cache / "texts", args.device)
+    if args.vae is not None:
+        pictures = Autoencoder(args.vae, args.cache / "latents", args.device)
+        if args.size % pictures.factor:
+            raise DataError(f"--size {args.size} must be divisible by {pictures.factor}, for --vae")
+    return Encoders(texts, pictures)
+
+
+def asked_for(args: argparse.Namespace, encoders: Encoders) -> dict[str, object]:
+    """The arguments of a U-Net that the data and their encoders ask for."""
+    if args.data == "digits":
+        return {"channels": MovingDigits.channels, "cond_dim": MovingDigits.cond_dim}
+    return {
+        "channels": 3 if encoders.pictures is None else encoders.pictures.channels,
+        "cond_dim": None,
+        "context_dim": None if encoders.texts is None else encoders.texts.dim,
+    }
+
+
+def new_unet(args: argparse.Namespace, asked: dict[str, object]) -> SpaceTimeUnet:
+    """A U-Net of the arguments of `--config`, or of this script."""
+    arguments = asked | {"dim": args.dim, "condition_on_fps": args.data != "digits"}
+    if args.config is None:
+        arguments |= {
+            "dim_mult": (1, 2),
+            "self_attns": (False, True),
+            "temporal_compression": (False, False),
+            "resnet_block_depths": (1, 1),
+            "attn_dim_head": 32,
+            "attn_heads": 4,
+        }
+    else:
+        arguments |= read_config(args.config)
+    try:
+        return SpaceTimeUnet(**arguments)
+    except (TypeError, ValueError) as error:
+        raise DataError(str(error)) from error
+
+
+def read_config(path: Path) -> dict[str, object]:
+    """Arguments by their names, of a file of JSON."""
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"--config {path} cannot be read as JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise DataError(f"--config {path} must hold an object of arguments by name")
+    return given
+
+
+def start(args: argparse.Namespace, encoders: Encoders, resumed: Path | None) -> SpaceTimeUnet:
+    """The U-Net to train, that of a checkpoint or a new one."""
+    if resumed is None and checkpoints(args.out):
+        raise DataError(f"{args.out} holds a run: go on with --resume, or give another --out")
+    asked, size = asked_for(args, encoders), args.size // encoders.factor
+    if resumed is not None:
+        unet = load_unet(resumed, args.frames, size)
+    else:
+        unet = tried(new_unet(args, asked), args.frames, size)
+    for name, value in asked.items():
+        if unet.config[name] != value:
+            raise DataError(
+                f"the U-Net has `{name}` {unet.config[name]}, what it is to be trained on {value}"
+            )
+    return unet
+
+
+def sources(
+    args: argparse.Namespace, encoders: Encoders, unet: SpaceTimeUnet
+) -> tuple[Source, Source]:
+    """Where images and clips come from."""
+    if args.data == "digits":
+        digits = MovingDigits(args.size)
+        return digits, digits
+    shapes = [Shape(args.frames, args.size, args.size)]
+    if args.buckets:
+        multiple = unet.image_size_multiple * encoders.factor
+        shapes = shapes_about(
+            args.size, args.frames, multiple=multiple, frame_multiple=unet.frame_multiple
+        )
+    reading = {"strict": args.strict_data, "cache": args.out}
+    rates = {"fps": tuple(args.fps), "sequence_fps": args.sequence_fps}
+    clips = Clips(Path(args.data), shapes, **rates, **reading)
+    images = clips if args.images is None else Pictures(args.images, shapes, **reading)
+    if encoders.texts is not None:
+        encoders.texts.prepare(clips.texts() | images.texts())
+    elif texts := len(clips.texts() | images.texts()):
+        print(f"{texts} captions are not used: there is no --text-encoder")
+    if encoders.pictures is not None:
+        for collection in {clips, images}:
+            collection.into_latents(encoders.pictures)
+    return images, clips
+
+
+def conditioned(
+    unet: SpaceTimeUnet, encoders: Encoders, batch: Batch, device: str, generator: Generator
+) -> Model:
+    """`unet`, told what is known of a batch, names and texts now and then not."""
+    given = {}
+    if batch.names is not None:
+        given["cond"] = batch.names
+    if encoders.texts is not None:
+        given["context"], given["context_mask"] = encoders.texts(batch.texts)
+    if given:
+        given = drop_conditions(0.1, **given, generator=generator)
+    if batch.fps is not None and unet.config["condition_on_fps"]:
+        given["fps"] = batch.fps
+    return partial(unet, **{name: value.to(device) for name, value in given.items()})

@@ -1,0 +1,63 @@
+"""The smallest text encoders and autoencoders, saved as people have them."""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
+
+WORDS = ["<pad>", "<s>", "</s>", "a", "red", "ball", "clip", "of", "cat", "dog", "b", "c"]
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Words, between a beginning and an end."""
+    words = Tokenizer(WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<pad>"))
+    words.pre_tokenizer = Whitespace()
+    words.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>",
+        model_max_length=8,
+    )  # fmt: skip
+
+
+def text_encoder(folder: Path, kind: str = "clip", seed: int = 0) -> Path:
+    """A text encoder with its tokenizer, in a folder."""
+    torch.manual_seed(seed)
+    if kind == "clip":
+        config = CLIPTextConfig(
+            vocab_size=len(WORDS), hidden_size=12, intermediate_size=16, num_hidden_layers=2,
+            num_attention_heads=2, max_position_embeddings=8, bos_token_id=1, eos_token_id=2,
+            pad_token_id=0,
+        )  # fmt: skip
+        model = CLIPTextModel(config)
+    else:
+        config = T5Config(
+            vocab_size=len(WORDS), d_model=12, d_kv=6, d_ff=16, num_layers=2, num_heads=2
+        )
+        model = T5EncoderModel(config)
+    model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+def autoencoder(folder: Path, seed: int = 0, shift: float | None = None) -> Path:
+    """An autoencoder of two levels, in a folder."""
+    torch.manual_seed(seed)
+    AutoencoderKL(
+        block_out_channels=(4, 8), norm_num_groups=2, latent_channels=3, scaling_factor=0.5,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        shift_factor=shift,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
