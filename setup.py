@@ -35,6 +35,7 @@ setup(
         "docs": ["furo>=2024.8", "myst-parser>=4", "sphinx>=8"],
         "diffusers": ["accelerate>=1.0", "diffusers>=0.35"],
         "integrations": integrations,
+        "shards": ["webdataset>=1.0"],
         "texts": ["transformers>=4.48"],
         "test": [
             *examples,
@@ -43,6 +44,7 @@ setup(
             "pytest>=8",
             "setuptools>=77",
             "transformers>=4.48",
+            "webdataset>=1.0",
         ],
         "test-integrations": [*integrations, *inflated, *wrapped, "pytest>=8"],
     },

@@ -16,6 +16,7 @@ from diffusion import Model
 from errors import DataError
 from latents import Autoencoder
 from loading import Source
+from shards import Shards
 from texts import TextEncoder
 from torch import Generator
 
@@ -114,15 +115,26 @@ def sources(
         digits = MovingDigits(args.size)
         return digits, digits
     shapes = [Shape(args.frames, args.size, args.size)]
+    if args.data.endswith(".tar"):
+        clips: Clips = Shards(args.data, shapes[0], fps=tuple(args.fps))
+        return with_encoders(args, encoders, shapes, clips)
     if args.buckets:
         multiple = unet.image_size_multiple * encoders.factor
         shapes = shapes_about(
             args.size, args.frames, multiple=multiple, frame_multiple=unet.frame_multiple
         )
-    reading = {"strict": args.strict_data, "cache": args.out}
     rates = {"fps": tuple(args.fps), "sequence_fps": args.sequence_fps}
-    clips = Clips(Path(args.data), shapes, **rates, **reading)
-    images = clips if args.images is None else Pictures(args.images, shapes, **reading)
+    reading = {"strict": args.strict_data, "cache": args.out}
+    return with_encoders(args, encoders, shapes, Clips(Path(args.data), shapes, **rates, **reading))
+
+
+def with_encoders(
+    args: argparse.Namespace, encoders: Encoders, shapes: list[Shape], clips: Clips
+) -> tuple[Source, Source]:
+    """The images beside `clips`, and the clips, once all is encoded that is to be."""
+    images = clips
+    if args.images is not None:
+        images = Pictures(args.images, shapes, strict=args.strict_data, cache=args.out)
     if encoders.texts is not None:
         encoders.texts.prepare(clips.texts() | images.texts())
     elif texts := len(clips.texts() | images.texts()):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,11 +29,21 @@ class Facts(NamedTuple):
     height: int
 
 
+class Blob(NamedTuple):
+    """A file that is in memory, and what messages call it."""
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+def opened(path: Path | Blob) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """The file and its first stream of pictures; what goes wrong is a DataError."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(BytesIO(path.content) if isinstance(path, Blob) else str(path)) as container:
             if not container.streams.video:
                 raise DataError(f"{path} holds no pictures")
             yield container, container.streams.video[0]
@@ -41,7 +52,7 @@ def opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoSt
         raise DataError(f"{path} cannot be decoded as a video: {reason}") from error
 
 
-def facts_of(path: Path) -> Facts:
+def facts_of(path: Path | Blob) -> Facts:
     """The frames are counted and timed by their packets, and the first is decoded."""
     with opened(path) as (container, stream):  # of which nothing is left once it is closed
         times = [packet.pts for packet in container.demux(stream) if packet.size]
@@ -63,7 +74,7 @@ def upright_size(frame: av.VideoFrame, stream: av.VideoStream) -> tuple[int, int
     return (height, width) if frame.rotation % 180 else (width, height)
 
 
-def decoded(path: Path, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
+def decoded(path: Path | Blob, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
     """The frames from `start` on, or a little before it, each with its time in seconds.
 
     Time is zero at the first frame. A stream without time stamps is read from there.
@@ -81,7 +92,9 @@ def decoded(path: Path, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
                 yield float((frame.pts - zero) * stream.time_base), frame
 
 
-def read_frames(path: Path, times: Sequence[float], width: int, height: int) -> list[Picture]:
+def read_frames(
+    path: Path | Blob, times: Sequence[float], width: int, height: int
+) -> list[Picture]:
     """The pictures that are shown at `times`, which rise, in seconds."""
     pictures: list[Picture] = []
     shown: av.VideoFrame | None = None

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from decoding import Blob
 from errors import DataError
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif", ".mpg", ".mpeg", ".ts",
@@ -31,7 +32,7 @@ class Item:
     """A video, a picture, or a folder of numbered pictures."""
 
     name: str  # from the folder that was searched on
-    path: Path
+    path: Path | Blob
     pictures: tuple[Path, ...] = ()  # in their order, if it is a folder of them
     text: str | None = None
 

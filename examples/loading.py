@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 from collection import Batch, Collection
+from errors import DataError
+from shards import Shards
 from torch import Generator
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 Source = Callable[[int, int, Generator], Batch]  # count, frames, randomness -> clips
 
@@ -30,6 +32,18 @@ class Steps(Dataset):
         return self.collection.of_step(step, self.count, self.frames, self.seed, progress)
 
 
+class InTurn(IterableDataset):
+    """The batches of shards, which come as they are read."""
+
+    def __init__(
+        self, shards: Shards, steps: range, first: int, count: int, frames: int, seed: int
+    ) -> None:
+        self.shards, self.asked = shards, (steps, first, count, frames, seed)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.shards.following(*self.asked)
+
+
 def batches(
     source: Source | Collection,
     steps: range,
@@ -48,12 +62,25 @@ def batches(
     if not isinstance(source, Collection):
         return partial(source, count, frames)
     taken = range(max(first, steps.start), steps.stop)
+    dataset: Dataset = Steps(source, steps, count, frames, seed)
+    sampler = taken
+    if isinstance(source, Shards):
+        dataset, sampler = InTurn(source, steps, taken.start, count, frames, seed), None
+        workers = min(workers, source.most_workers())
     loader = DataLoader(
-        Steps(source, steps, count, frames, seed),
+        dataset,
         batch_size=None,
-        sampler=taken,
+        sampler=sampler,
         num_workers=workers if taken else 0,
         pin_memory=torch.cuda.is_available(),
     )
     waiting = iter(loader)
-    return lambda _: next(waiting)
+
+    def next_batch(_: Generator) -> Batch:
+        try:
+            return next(waiting)
+        except DataError as error:  # of a worker, with all that led to it
+            reason = str(error).strip().splitlines()[-1]
+            raise DataError(reason.removeprefix("errors.DataError: ")) from error
+
+    return next_batch

@@ -13,7 +13,7 @@ def parser_of(description: str | None) -> Parser:
     """The command line of the script of this description."""
     parser = Parser(description)
     add = parser.add_argument
-    add("--data", default="digits", help="`digits`, a video, or a folder of videos at any depth")
+    add("--data", default="digits", help="`digits`, a video, a folder of them, or 'shards/*.tar'")
     add("--images", type=Path, metavar="FOLDER", help="pictures for the first phase, not frames")
     add("--text-encoder", type=Path, metavar="FOLDER", help="of transformers, for captions")
     add("--vae", type=Path, metavar="FOLDER", help="an AutoencoderKL, in whose latents to train")
@@ -107,6 +107,9 @@ def check(args: argparse.Namespace) -> None:
     for name in ("images", "text_encoder", "vae", "buckets"):
         if args.data == "digits" and getattr(args, name):
             raise DataError(f"--{name.replace('_', '-')} is for videos: give them by --data")
+    for name in ("vae", "buckets"):
+        if args.data.endswith(".tar") and getattr(args, name):
+            raise DataError(f"--{name} is for videos in files, and not in shards")
     if not 0 < args.fps[0] <= args.fps[1]:
         raise DataError(f"--fps {args.fps[0]} {args.fps[1]} must be positive, the lowest first")
     for name in ("sequence_fps", "sample_fps"):

@@ -12,6 +12,7 @@ import building
 import control
 import inflate as inflating
 import interpolate
+import make_shards
 import numpy as np
 import pytest
 import torch
@@ -443,6 +444,19 @@ def test_a_checkpoint_of_another_architecture_is_one_line(
         error = capsys.readouterr().err.splitlines()[-1]
         assert re.search(f"error: .*{message}", error), error
     assert last(out).name == "checkpoint-000007"
+
+
+def test_it_trains_on_shards(folder, tmp_path, capsys):
+    assert make_shards.main([str(folder), str(tmp_path / "shards")]) == 0
+    pattern = tmp_path / "shards" / "*.tar"
+    assert on(pattern, out=tmp_path / "out") == 0
+    few = ["--clips", "2", "--sampling-steps", "1", "--steps-video", "3"]
+    assert train.main(["--resume", "--out", str(tmp_path / "out"), *few]) == 0
+    for option in ("--buckets", "--vae"):
+        with pytest.raises(SystemExit, match="2"):
+            on(pattern, option, *["x"] * (option == "--vae"), out=tmp_path / "other")
+        error = capsys.readouterr().err
+        assert error.endswith(f"error: {option} is for videos in files, and not in shards\n")
 
 
 def test_captions_lead_by_a_text_encoder(folder, tmp_path, capsys, monkeypatch):
