@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from buckets import Shape, shapes_about
 from checkpoints import checkpoints, load_unet, tried
-from clips import MovingDigits
+from clips import MovingDigits, rate
 from collection import Batch, Clips, Pictures
 from diffusion import Model
 from errors import DataError
+from inflated import Inflated
 from latents import Autoencoder
 from loading import Source
 from shards import Shards
@@ -39,8 +40,13 @@ class Encoders(NamedTuple):
 def encoders_of(args: argparse.Namespace) -> Encoders:
     """Those that the command line asks for."""
     texts = pictures = None
+    for name in ("text_encoder", "vae"):  # of a pipeline that is inflated, all is taken
+        whole = args.inflate is not None and (args.inflate / name).is_dir()
+        if whole and getattr(args, name) is None:
+            setattr(args, name, args.inflate)
     if args.text_encoder is not None:
-        texts = TextEncoder(args.text_encoder, args.cache / "texts", args.device)
+        whole = args.inflate is not None
+        texts = TextEncoder(args.text_encoder, args.cache / "texts", args.device, whole)
     if args.vae is not None:
         pictures = Autoencoder(args.vae, args.cache / "latents", args.device)
         if args.size % pictures.factor:
@@ -90,13 +96,17 @@ def read_config(path: Path) -> dict[str, object]:
     return given
 
 
-def start(args: argparse.Namespace, encoders: Encoders, resumed: Path | None) -> SpaceTimeUnet:
+def start(
+    args: argparse.Namespace, encoders: Encoders, resumed: Path | None
+) -> SpaceTimeUnet | Inflated:
     """The U-Net to train, that of a checkpoint or a new one."""
     if resumed is None and checkpoints(args.out):
         raise DataError(f"{args.out} holds a run: go on with --resume, or give another --out")
     asked, size = asked_for(args, encoders), args.size // encoders.factor
     if resumed is not None:
         unet = load_unet(resumed, args.frames, size)
+    elif args.inflate is not None:
+        unet = tried(Inflated.of_images(args.inflate), args.frames, size)
     else:
         unet = tried(new_unet(args, asked), args.frames, size)
     for name, value in asked.items():
@@ -108,7 +118,7 @@ def start(args: argparse.Namespace, encoders: Encoders, resumed: Path | None) ->
 
 
 def sources(
-    args: argparse.Namespace, encoders: Encoders, unet: SpaceTimeUnet
+    args: argparse.Namespace, encoders: Encoders, unet: SpaceTimeUnet | Inflated
 ) -> tuple[Source, Source]:
     """Where images and clips come from."""
     if args.data == "digits":
@@ -136,7 +146,7 @@ def with_encoders(
     if args.images is not None:
         images = Pictures(args.images, shapes, strict=args.strict_data, cache=args.out)
     if encoders.texts is not None:
-        encoders.texts.prepare(clips.texts() | images.texts())
+        encoders.texts.prepare(["", *clips.texts(), *images.texts()])
     elif texts := len(clips.texts() | images.texts()):
         print(f"{texts} captions are not used: there is no --text-encoder")
     if encoders.pictures is not None:
@@ -146,16 +156,20 @@ def with_encoders(
 
 
 def conditioned(
-    unet: SpaceTimeUnet, encoders: Encoders, batch: Batch, device: str, generator: Generator
+    unet: SpaceTimeUnet | Inflated,
+    encoders: Encoders,
+    batch: Batch,
+    device: str,
+    generator: Generator,
 ) -> Model:
     """`unet`, told what is known of a batch, names and texts now and then not."""
     given = {}
     if batch.names is not None:
         given["cond"] = batch.names
     if encoders.texts is not None:
-        given["context"], given["context_mask"] = encoders.texts(batch.texts)
+        given |= encoders.texts.conditions(batch.texts)
     if given:
-        given = drop_conditions(0.1, **given, generator=generator)
-    if batch.fps is not None and unet.config["condition_on_fps"]:
-        given["fps"] = batch.fps
-    return partial(unet, **{name: value.to(device) for name, value in given.items()})
+        null = None if encoders.texts is None else encoders.texts.nothing()
+        given = drop_conditions(0.1, **given, null=null, generator=generator)
+    given = {name: value.to(device) for name, value in given.items()}
+    return partial(unet, **given, **rate(unet, batch, device))

@@ -12,23 +12,27 @@ from pathlib import Path
 
 import torch
 from errors import DataError
+from inflated import Inflated
 from safetensors.torch import load_file
+from torch import nn
 from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel
 
 from make_a_video_pytorch import SpaceTimeUnet
-from make_a_video_pytorch.integrations.diffusers import SpaceTimeUnetModel
+from make_a_video_pytorch.integrations.diffusers import InflatedDiffusersModel, SpaceTimeUnetModel
 
 
 def save_checkpoint(
-    out: Path, step: int, unet: SpaceTimeUnet, ema: AveragedModel, optimizer: AdamW, training: dict
+    out: Path, step: int, unet: nn.Module, ema: AveragedModel, optimizer: AdamW, training: dict
 ) -> None:
     """Write the checkpoint of `step` and remove those before it."""
     target = out / f"checkpoint-{step:06d}"
     temporary = out / ".checkpoint"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    averaged_unet = SpaceTimeUnetModel.from_unet(ema.module, sample_size=training["size"])
+    averaged_unet = ema.module
+    if isinstance(averaged_unet, SpaceTimeUnet):
+        averaged_unet = SpaceTimeUnetModel.from_unet(averaged_unet, sample_size=training["size"])
     averaged_unet.save_pretrained(temporary)
     (temporary / "training.json").write_text(json.dumps(training, indent=2))
     state = {"step": step, "unet": unet.state_dict(), "optimizer": optimizer.state_dict()}
@@ -53,10 +57,12 @@ def last_checkpoint(path: Path) -> Path:
     return found[-1]
 
 
-def load_unet(checkpoint: Path, frames: int, size: int) -> SpaceTimeUnet:
+def load_unet(checkpoint: Path, frames: int, size: int) -> SpaceTimeUnet | Inflated:
     """The averaged U-Net of a checkpoint, tried on a clip of this size."""
     try:
-        if (checkpoint / "unet.safetensors").exists():  # as 1.0.0 wrote it
+        if (checkpoint / InflatedDiffusersModel.config_name).exists():
+            unet = Inflated.saved(checkpoint)
+        elif (checkpoint / "unet.safetensors").exists():  # as 1.0.0 wrote it
             unet = SpaceTimeUnet(**json.loads((checkpoint / "config.json").read_text())["unet"])
             unet.load_state_dict(load_file(checkpoint / "unet.safetensors"))
         else:
@@ -72,9 +78,23 @@ def options_of(checkpoint: Path) -> dict:
         config = json.loads((checkpoint / "config.json").read_text())
         if "unet" in config:  # as 1.0.0 wrote it
             return {"dim": config["unet"]["dim"], **config["training"]}
-        return {"dim": config["dim"], **json.loads((checkpoint / "training.json").read_text())}
+        return {"dim": config.get("dim"), **json.loads((checkpoint / "training.json").read_text())}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise not_of_a_unet(checkpoint, error) from error
+
+
+def clips_of(checkpoint: Path) -> tuple[str, int, int]:
+    """The `--data` of a training, and the size and frames of its clips, for what goes on with it.
+
+    Raises:
+        DataError: if it was not trained on the pixels of files or digits.
+    """
+    options = options_of(checkpoint)
+    for name in ("inflate", "vae", "text_encoder"):
+        if options.get(name):
+            option = f"--{name.replace('_', '-')}"
+            raise DataError(f"{checkpoint} was trained with {option}, which is not read here")
+    return options["data"], options["size"], options["frames"]
 
 
 def not_of_a_unet(checkpoint: Path, error: Exception) -> DataError:
@@ -83,18 +103,18 @@ def not_of_a_unet(checkpoint: Path, error: Exception) -> DataError:
     return DataError(f"{checkpoint} is not of a SpaceTimeUnet: {reason}")
 
 
-def tried(unet: SpaceTimeUnet, frames: int, size: int) -> SpaceTimeUnet:
+def tried(unet: SpaceTimeUnet | Inflated, frames: int, size: int) -> SpaceTimeUnet | Inflated:
     """`unet`, if it takes clips of so many frames of this size."""
     try:
         with torch.no_grad():
             unet(torch.zeros(1, unet.channels, frames, size, size), 0)
-    except ValueError as error:
-        raise DataError(str(error)) from error
+    except (ValueError, RuntimeError) as error:
+        raise DataError(str(error).splitlines()[0]) from error
     return unet
 
 
 def load_training(
-    checkpoint: Path, unet: SpaceTimeUnet, ema: AveragedModel, optimizer: AdamW, device: str
+    checkpoint: Path, unet: nn.Module, ema: AveragedModel, optimizer: AdamW, device: str
 ) -> int:
     """Load what training goes on from; return the number of steps taken."""
     state = torch.load(checkpoint / "training.pt", map_location=device, weights_only=True)

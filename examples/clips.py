@@ -17,6 +17,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Generator, Tensor
 
+from make_a_video_pytorch import SpaceTimeUnet
+
 
 class MovingDigits:
     """One handwritten digit that moves in a straight line and bounces off the sides.
@@ -75,6 +77,12 @@ def open_clips(data: str, size: int, frames: int, held_out: bool = False) -> Mov
     if data == "digits":
         return MovingDigits(size, held_out)
     return Clips(Path(data), [Shape(frames, size, size)], held_out=held_out)
+
+
+def rate(unet: SpaceTimeUnet, batch: Batch, device: str) -> dict[str, Tensor]:
+    """The frames per second of a batch, as a condition, if `unet` takes it and they are known."""
+    known = unet.config["condition_on_fps"] and batch.fps is not None
+    return {"fps": batch.fps.to(device)} if known else {}
 
 
 def write_videos(videos: Tensor, out: Path, name: str = "samples", fps: float = 8.0) -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from checkpoints import last_checkpoint, load_unet, options_of
-from clips import open_clips, write_videos
+from checkpoints import clips_of, last_checkpoint, load_unet
+from clips import open_clips, rate, write_videos
 from command_line import Parser, add_shared_options, make_folder, positive
 from diffusers import DDPMScheduler
 from diffusion import SCHEDULE, averaged, diffusion_loss, fit, psnr, sample
@@ -62,10 +62,16 @@ def outlines(clips: Tensor) -> Tensor:
 
 
 def controlled(
-    unet: SpaceTimeUnet, branch: ControlBranch, pictures: Tensor, x: Tensor, timestep: Tensor
+    unet: SpaceTimeUnet,
+    branch: ControlBranch,
+    pictures: Tensor,
+    x: Tensor,
+    timestep: Tensor,
+    **told: Tensor,
 ) -> Tensor:
     """What `unet` predicts where `branch` tells it what `pictures` show."""
-    return unet(x, timestep, features=branch(x, timestep, cond_images=pictures))
+    features = branch(x, timestep, cond_images=pictures, **told)
+    return unet(x, timestep, features=features, **told)
 
 
 def train(
@@ -85,8 +91,9 @@ def train(
     ema, scheduler = averaged(branch), DDPMScheduler(**SCHEDULE)
 
     def loss_of(generator: Generator) -> Tensor:
-        clip = clips(args.batch, frames, generator).videos
-        model = partial(controlled, unet, branch, outlines(clip).to(args.device))
+        batch = clips(args.batch, frames, generator)
+        clip, told = batch.videos, rate(unet, batch, args.device)
+        model = partial(controlled, unet, branch, outlines(clip).to(args.device), **told)
         return diffusion_loss(model, scheduler, clip, generator, args.device)
 
     fit(
@@ -102,8 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = command.parse_args(arguments)
     try:
         checkpoint = last_checkpoint(args.unet)
-        options = options_of(checkpoint)
-        data, size, frames = (options[key] for key in ("data", "size", "frames"))
+        data, size, frames = clips_of(checkpoint)
         held_out = open_clips(data, size, frames, held_out=True)
         make_folder(args.out)
         torch.manual_seed(args.seed)
@@ -113,12 +119,13 @@ def main(arguments: list[str] | None = None) -> int:
     except DataError as error:
         command.error(str(error))
 
-    truth = held_out(args.clips, frames, Generator().manual_seed(args.seed)).videos
+    batch = held_out(args.clips, frames, Generator().manual_seed(args.seed))
+    truth, told = batch.videos, rate(unet, batch, args.device)
     drawn = outlines(truth)
     shown = [drawn.expand_as(truth) * 2 - 1]
     for name, model in (
-        ("with the outlines", partial(controlled, unet, branch, drawn.to(args.device))),
-        ("without them", unet),
+        ("with the outlines", partial(controlled, unet, branch, drawn.to(args.device), **told)),
+        ("without them", partial(unet, **told)),
     ):
         noise = Generator().manual_seed(args.seed)
         shown.append(sample(model, truth.shape, args.sampling_steps, noise, args.device))

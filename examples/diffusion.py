@@ -1,12 +1,13 @@
 """Diffusion as the scripts share it: the noise, the loss, the training steps and the sampler.
 
-Schedule and sampler are diffusers'. A model is any that predicts the velocity.
+Schedule and sampler are diffusers'. A model is any that predicts what the schedule says, the
+velocity if it is that of these scripts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import fmean
 
 import torch
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from make_a_video_pytorch import spatial_parameters, temporal_parameters
 from make_a_video_pytorch.recipes import mixed_noise
 
-Model = Callable[[Tensor, Tensor], Tensor]  # a noisy batch and its timesteps -> the velocity
+Model = Callable[[Tensor, Tensor], Tensor]  # a noisy batch and its timesteps -> a prediction
 
 SCHEDULE = {
     "num_train_timesteps": 1000,
@@ -48,14 +49,17 @@ def diffusion_loss(
     device: str,
     timesteps: Tensor | None = None,
 ) -> Tensor:
-    """The squared error of the predicted velocity, at random timesteps if none are given."""
+    """The squared error of what is predicted, by `scheduler`; at random timesteps, if not given."""
     noise = noise_of(x.shape, generator)
     if timesteps is None:
         steps = scheduler.config.num_train_timesteps
         timesteps = torch.randint(steps, x.shape[:1], generator=generator)
     x, noise, timesteps = x.to(device), noise.to(device), timesteps.to(device)
     predicted = model(scheduler.add_noise(x, noise, timesteps), timesteps)
-    return F.mse_loss(predicted, scheduler.get_velocity(x, noise, timesteps))
+    kind = scheduler.config.prediction_type
+    if kind == "v_prediction":
+        return F.mse_loss(predicted, scheduler.get_velocity(x, noise, timesteps))
+    return F.mse_loss(predicted, noise if kind == "epsilon" else x)
 
 
 def optimizer_for(unet: nn.Module) -> AdamW:
@@ -138,16 +142,18 @@ def sample(
     steps: int,
     generator: Generator,
     device: str,
+    *,
+    schedule: Mapping[str, object] = SCHEDULE,
     clamped: bool = True,
 ) -> Tensor:
     """Videos of `shape` (b c f h w), in [-1, 1] if they are `clamped`, denoised by DDIM."""
-    settings = {**SCHEDULE, "clip_sample": clamped}
-    scheduler = DDIMScheduler(**settings, timestep_spacing="trailing")
+    settings = {**schedule, "clip_sample": clamped, "timestep_spacing": "trailing"}
+    scheduler = DDIMScheduler.from_config(settings)
     scheduler.set_timesteps(steps)
     videos = noise_of(shape, generator).to(device)
     for timestep in tqdm(scheduler.timesteps, desc="sampling", unit="step"):
-        velocity = model(videos, timestep)
-        videos = scheduler.step(velocity, timestep, videos).prev_sample
+        predicted = model(videos, timestep)
+        videos = scheduler.step(predicted, timestep, videos).prev_sample
     return videos.clamp(-1, 1).cpu() if clamped else videos.cpu()
 
 

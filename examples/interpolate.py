@@ -19,8 +19,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from checkpoints import last_checkpoint, load_unet, options_of
-from clips import open_clips, write_videos
+from checkpoints import clips_of, last_checkpoint, load_unet
+from clips import open_clips, rate, write_videos
 from command_line import Parser, add_shared_options, make_folder, positive
 from diffusers import DDPMScheduler
 from diffusion import SCHEDULE, averaged, diffusion_loss, fit, optimizer_for, psnr, sample
@@ -75,8 +75,9 @@ def train(
     kept = at(frames, args.keep)
 
     def loss_of(generator: Generator) -> Tensor:
-        clip = clips(args.batch, frames, generator).videos
-        model = partial(unet, cond_images=kept_frames(clip, kept).to(args.device))
+        batch = clips(args.batch, frames, generator)
+        clip, told = batch.videos, rate(unet, batch, args.device)
+        model = partial(unet, cond_images=kept_frames(clip, kept).to(args.device), **told)
         uniform = torch.rand(args.batch, generator=generator)
         noisy = ((1 - uniform**2) * scheduler.config.num_train_timesteps).long()
         noisy = noisy.clamp(max=scheduler.config.num_train_timesteps - 1)
@@ -95,8 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = command.parse_args(arguments)
     try:
         checkpoint = last_checkpoint(args.unet)
-        options = options_of(checkpoint)
-        data, size, frames = (options[key] for key in ("data", "size", "frames"))
+        data, size, frames = clips_of(checkpoint)
         held_out = open_clips(data, size, frames, held_out=True)
         if any(not -frames <= index < frames for index in args.keep):
             raise DataError(f"--keep {args.keep} must be among the {frames} frames of a clip")
@@ -113,8 +113,9 @@ def main(arguments: list[str] | None = None) -> int:
         command.error(str(error))
 
     generator = Generator().manual_seed(args.seed)
-    truth = held_out(args.clips, frames, generator).videos
-    model = partial(unet, cond_images=kept_frames(truth, kept).to(args.device))
+    batch = held_out(args.clips, frames, generator)
+    truth, told = batch.videos, rate(unet, batch, args.device)
+    model = partial(unet, cond_images=kept_frames(truth, kept).to(args.device), **told)
     filled = sample(model, truth.shape, args.sampling_steps, generator, args.device)
     filled[:, :, kept] = truth[:, :, kept]
     blended = blend(truth, kept)

@@ -45,6 +45,12 @@ def parser_of(description: str | None) -> Parser:
     add("--size", type=positive, default=12, help="height and width in pixels")
     add("--dim", type=positive, default=32, help="features of the U-Net at full resolution")
     add("--config", type=Path, metavar="FILE", help="arguments of the U-Net, as JSON")
+    add(
+        "--inflate",
+        type=Path,
+        metavar="FOLDER",
+        help="an image model, or pipeline, of diffusers, of which the motion alone is trained",
+    )
     add("--steps-images", type=positive_or_zero, default=700, help="training steps on images")
     add("--steps-video", type=positive_or_zero, default=500, help="steps on clips, at half of --lr")
     add("--batch-images", type=positive, default=64, help="images in a step")
@@ -80,10 +86,10 @@ def positive_or_zero(text: str) -> int:
 # What a run that goes on takes from the one before, unless it is said anew; of the U-Net, nothing
 # can be said anew.
 REMEMBERED = ("data", "images", "text_encoder", "vae", "cache", "strict_data", "fps",
-              "sequence_fps", "buckets", "joint", "frames", "size", "dim", "config",
+              "sequence_fps", "buckets", "joint", "frames", "size", "dim", "config", "inflate",
               "steps_images", "steps_video", "batch_images", "batch_video", "lr", "save_every",
               "seed", "prompt", "sample_fps")  # fmt: skip
-OF_THE_UNET = ("dim", "config", "text_encoder", "vae")
+OF_THE_UNET = ("dim", "config", "inflate", "text_encoder", "vae")
 
 
 def remembered(args: argparse.Namespace) -> dict[str, object]:
@@ -104,12 +110,15 @@ def compare(args: argparse.Namespace, before: dict[str, object]) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Raise a DataError for options that do not go together; say what others mean."""
-    for name in ("images", "text_encoder", "vae", "buckets"):
+    for name in ("images", "text_encoder", "vae", "buckets", "inflate"):
         if args.data == "digits" and getattr(args, name):
             raise DataError(f"--{name.replace('_', '-')} is for videos: give them by --data")
     for name in ("vae", "buckets"):
         if args.data.endswith(".tar") and getattr(args, name):
             raise DataError(f"--{name} is for videos in files, and not in shards")
+    for name in ("config", "joint", "images"):
+        if args.inflate is not None and getattr(args, name):
+            raise DataError(f"--{name} has no use with --inflate: the image model stays as it is")
     if not 0 < args.fps[0] <= args.fps[1]:
         raise DataError(f"--fps {args.fps[0]} {args.fps[1]} must be positive, the lowest first")
     for name in ("sequence_fps", "sample_fps"):

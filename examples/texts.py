@@ -26,6 +26,8 @@ class TextEncoder:
         folder: the encoder with its tokenizer, or a pipeline of diffusers that holds both.
         cache: where the tokens are kept, under names that follow from text and encoder.
         device: where they are encoded.
+        whole: keep padding, as image models of diffusers are trained to see it. No text is then
+            the tokens of an empty one.
 
     Attributes:
         dim: the width of a token.
@@ -34,9 +36,9 @@ class TextEncoder:
         DataError: if transformers is missing, or the folder holds no text encoder.
     """
 
-    def __init__(self, folder: Path, cache: Path, device: str = "cpu") -> None:
-        self.made_by = fingerprint(folder)
-        self.folder, self.cache, self.device = folder, cache, device
+    def __init__(self, folder: Path, cache: Path, device: str = "cpu", whole: bool = False) -> None:
+        self.made_by = [fingerprint(folder), whole]
+        self.cache, self.device, self.whole = cache, device, whole
         nested = (folder / "text_encoder").is_dir()
         self.encoder = folder / "text_encoder" if nested else folder
         self.tokenizer = folder / "tokenizer" if (folder / "tokenizer").is_dir() else self.encoder
@@ -49,23 +51,34 @@ class TextEncoder:
     @torch.no_grad()
     def prepare(self, texts: Iterable[str | None]) -> None:
         """Encode what is not kept yet. Only then is the encoder loaded, and let go afterwards."""
-        new = sorted({text for text in texts if text and not self.path(text).exists()})
+        wanted = {text or "" for text in texts} if self.whole else set(filter(None, texts))
+        new = sorted(text for text in wanted if not self.path(text).exists())
         if not new:
             return
         model, tokenizer = load(self.encoder, self.tokenizer)
         model.to(self.device)
         for first in tqdm(range(0, len(new), AT_ONCE), desc="texts", unit="batch", delay=2):
             few = new[first : first + AT_ONCE]
+            padding = "max_length" if self.whole else True
             tokens = tokenizer(
-                few,
-                padding=True,
-                truncation=True,
+                few, padding=padding, truncation=True, max_length=longest(tokenizer),
                 return_tensors="pt",
-                max_length=longest(tokenizer),
-            ).to(self.device)
-            states = model(tokens.input_ids, attention_mask=tokens.attention_mask)[0].cpu()
-            for text, state, mask in zip(few, states, tokens.attention_mask.cpu(), strict=True):
-                write(self.path(text), {"tokens": state[mask.bool()].float()})
+            ).to(self.device)  # fmt: skip
+            # CLIP sees what comes before a token only, and image models read it without a mask
+            mask = None if model.config.model_type == "clip_text_model" else tokens.attention_mask
+            states = model(tokens.input_ids, attention_mask=mask)[0].float().cpu()
+            for text, state, own in zip(few, states, tokens.attention_mask.cpu(), strict=True):
+                kept = state if self.whole else state[own.bool()]
+                write(self.path(text), {"tokens": kept})
+
+    def conditions(self, texts: Sequence[str | None]) -> dict[str, Tensor]:
+        """The same as a U-Net takes it; of whole texts nothing is hidden."""
+        tokens, mask = self(texts)
+        return {"context": tokens} if self.whole else {"context": tokens, "context_mask": mask}
+
+    def nothing(self) -> dict[str, Tensor] | None:
+        """What stands in the place of a text that is left out, if it is not no token at all."""
+        return {"context": self([""])[0][0]} if self.whole else None
 
     def __call__(self, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
         """The tokens (b n dim) of texts that are prepared, and which are theirs, bool (b n).
@@ -73,7 +86,10 @@ class TextEncoder:
         None has no token.
         """
         none = torch.zeros(0, self.dim)
-        tokens = [load_file(self.path(text))["tokens"] if text else none for text in texts]
+        read = [text or "" if self.whole else text for text in texts]
+        tokens = [
+            none if not (t or self.whole) else load_file(self.path(t))["tokens"] for t in read
+        ]
         padded = pad_sequence([*tokens, torch.zeros(1, self.dim)], batch_first=True)[:-1]
         lengths = torch.tensor([len(own) for own in tokens])
         return padded, torch.arange(padded.shape[1]) < lengths[:, None]

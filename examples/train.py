@@ -39,6 +39,7 @@ from command_line import Parser, make_folder
 from diffusers import DDPMScheduler
 from diffusion import SCHEDULE, averaged, diffusion_loss, fit, optimizer_for, sample
 from errors import DataError
+from inflated import Inflated
 from loading import batches
 from options import GUIDANCE, check, compare, parser_of, remembered
 from torch import Generator, Tensor
@@ -53,7 +54,7 @@ def parser() -> Parser:
 
 
 def loss_of(
-    unet: SpaceTimeUnet,
+    unet: SpaceTimeUnet | Inflated,
     encoders: Encoders,
     scheduler: DDPMScheduler,
     batches: Sequence[tuple[float, Callable[[Generator], Batch]]],
@@ -70,14 +71,16 @@ def loss_of(
     return loss
 
 
-def train(args: argparse.Namespace, encoders: Encoders, resumed: Path | None) -> SpaceTimeUnet:
+def train(
+    args: argparse.Namespace, encoders: Encoders, resumed: Path | None
+) -> SpaceTimeUnet | Inflated:
     """Train as the command line says, on from a checkpoint if any; return the averaged U-Net."""
     torch.manual_seed(args.seed)
     unet = start(args, encoders, resumed).to(args.device)
     images, clips = sources(args, encoders, unet)
     ema, optimizer = averaged(unet), optimizer_for(unet)
     first = 0 if resumed is None else load_training(resumed, unet, ema, optimizer, args.device)
-    scheduler = DDPMScheduler(**SCHEDULE)
+    scheduler = DDPMScheduler.from_config(schedule_of(unet))
     total = args.steps_images + args.steps_video
     share = args.joint  # of images in a step of the second phase, whose frames are as many
     few_images = max(round(share * args.batch_video * args.frames), 1)
@@ -111,7 +114,12 @@ def train(args: argparse.Namespace, encoders: Encoders, resumed: Path | None) ->
     return ema.module
 
 
-def sampled(args: argparse.Namespace, encoders: Encoders, unet: SpaceTimeUnet) -> Tensor:
+def schedule_of(unet: SpaceTimeUnet | Inflated) -> dict:
+    """The settings of the scheduler: those of an image model, or of these scripts."""
+    return unet.schedule if isinstance(unet, Inflated) else SCHEDULE
+
+
+def sampled(args: argparse.Namespace, encoders: Encoders, unet: SpaceTimeUnet | Inflated) -> Tensor:
     """Videos that the U-Net makes."""
     given: dict[str, object] = {}
     if unet.config["condition_on_fps"]:
@@ -120,22 +128,26 @@ def sampled(args: argparse.Namespace, encoders: Encoders, unet: SpaceTimeUnet) -
     if unet.cond_dim is not None:
         lead["cond"] = named(torch.arange(args.clips) % 10)
     if encoders.texts is not None and args.prompt:
-        encoders.texts.prepare(args.prompt)
+        encoders.texts.prepare(["", *args.prompt])
         texts = [args.prompt[number % len(args.prompt)] for number in range(args.clips)]
-        lead["context"], lead["context_mask"] = encoders.texts(texts)
+        lead |= encoders.texts.conditions(texts)
     elif args.prompt:
         print("--prompt does nothing: there is no --text-encoder")
     model = partial(unet, **given)
     if lead:
         lead = {name: value.to(args.device) for name, value in lead.items()}
-        model = partial(guide(unet, args.guidance), **lead, **given)
+        null = None if encoders.texts is None else encoders.texts.nothing()
+        model = partial(guide(unet, args.guidance, null=null), **lead, **given)
     elif args.guidance != GUIDANCE:
         print(f"--guidance {args.guidance} does nothing: the U-Net is told nothing to follow")
     size = args.size // encoders.factor
     shape = (args.clips, unet.channels, args.frames, size, size)
     generator = Generator().manual_seed(args.seed)
     clamped = encoders.pictures is None
-    videos = sample(model, shape, args.sampling_steps, generator, args.device, clamped=clamped)
+    videos = sample(
+        model, shape, args.sampling_steps, generator, args.device,
+        schedule=schedule_of(unet), clamped=clamped,
+    )  # fmt: skip
     return videos if clamped else encoders.pictures.decode(videos)
 
 
@@ -159,12 +171,14 @@ def main(arguments: list[str] | None = None) -> int:
             # what the command line leaves out is as it was when the checkpoint was written
             command.set_defaults(**before, out=args.sample or args.out)
             args = command.parse_args(arguments)
-            for name in ("images", "config", "text_encoder", "vae", "cache"):
+            for name in ("images", "config", "inflate", "text_encoder", "vae", "cache"):
                 path = getattr(args, name)
                 setattr(args, name, None if path is None else Path(path))
             if args.resume:
                 compare(args, before)
         check(args)
+        if args.inflate is not None:
+            args.steps_images = 0  # there is nothing to be learned from images
         make_folder(args.out)
         encoders = encoders_of(args)
         if args.sample is not None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -60,4 +60,25 @@ def autoencoder(folder: Path, seed: int = 0, shift: float | None = None) -> Path
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
         shift_factor=shift,
     ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def pipeline(folder: Path, prediction: str = "epsilon") -> Path:
+    """An image model of text, in latents, with all that it was trained with, in a folder."""
+    torch.manual_seed(0)
+    UNet2DConditionModel(
+        in_channels=3, out_channels=3, block_out_channels=(4, 8), norm_num_groups=2,
+        layers_per_block=1, cross_attention_dim=12, attention_head_dim=2, sample_size=8,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    ).save_pretrained(folder / "unet")  # fmt: skip
+    DDPMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False,
+        prediction_type=prediction,
+    ).save_pretrained(folder / "scheduler")  # fmt: skip
+    autoencoder(folder / "vae")
+    text_encoder(folder / "text_encoder")
+    (folder / "tokenizer").mkdir()
+    for path in (folder / "text_encoder").glob("tokenizer*"):
+        path.rename(folder / "tokenizer" / path.name)
     return folder

@@ -471,7 +471,7 @@ def test_captions_lead_by_a_text_encoder(folder, tmp_path, capsys, monkeypatch):
         return forward(self, x, *args, context=context, context_mask=context_mask, **kwargs)
 
     monkeypatch.setattr(SpaceTimeUnet, "forward", telling)
-    monkeypatch.setattr(building, "drop_conditions", lambda share, generator, **given: given)
+    monkeypatch.setattr(building, "drop_conditions", lambda share, generator, null, **given: given)
     encoder = ["--text-encoder", text_encoder(tmp_path / "encoder"), "--cache", cache]
     prompts = ["--prompt", "a red ball", "a cat"]
     assert on(folder, *encoder, *prompts, "--batch-video", "3", out=out) == 0
@@ -511,3 +511,27 @@ def test_it_trains_in_the_latents_of_an_autoencoder(folder, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         on(folder, *vae, "--size", "20", out=tmp_path / "odd")
     assert "`height` (=10) must be divisible by 4" in capsys.readouterr().err
+
+
+def test_what_goes_on_with_a_run_of_videos_is_told_the_rate(folder, tmp_path, monkeypatch, capsys):
+    assert on(folder, out=tmp_path / "run") == 0
+    told = []
+    forward = SpaceTimeUnet.forward
+
+    def telling(self, x, *args, fps=None, **kwargs):
+        told.append(None if fps is None else [round(rate) for rate in fps.tolist()])
+        return forward(self, x, *args, fps=fps, **kwargs)
+
+    monkeypatch.setattr(SpaceTimeUnet, "forward", telling)
+    few = ["--steps", "1", "--batch", "2", "--clips", "1", "--sampling-steps", "1"]
+    for script in (interpolate, control):
+        told.clear()
+        out = ["--unet", str(tmp_path / "run"), "--out", str(tmp_path / script.__name__)]
+        assert script.main([*out, *few]) == 0
+        assert told[1:] == [[10, 10], *[[10]] * (len(told) - 2)]
+    options = last(tmp_path / "run") / "training.json"
+    options.write_text(json.dumps(json.loads(options.read_text()) | {"vae": "x"}))
+    for script in (interpolate, control):
+        with pytest.raises(SystemExit, match="2"):
+            script.main([*out, *few])
+        assert "was trained with --vae, which is not read here" in capsys.readouterr().err
