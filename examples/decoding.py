@@ -6,6 +6,8 @@ until they cover it, and cut in the middle.
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -41,12 +43,16 @@ class Blob(NamedTuple):
 
 @contextmanager
 def opened(path: Path | Blob) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """The file and its first stream of pictures; what goes wrong is a DataError."""
+    """The file and its first stream of moving pictures; what goes wrong is a DataError."""
+    # of a path from the root on, no part is taken for a protocol
+    source = BytesIO(path.content) if isinstance(path, Blob) else os.path.abspath(path)
     try:
-        with av.open(BytesIO(path.content) if isinstance(path, Blob) else str(path)) as container:
-            if not container.streams.video:
+        with av.open(source, metadata_errors="ignore") as container:
+            cover = av.stream.Disposition.attached_pic
+            moving = [s for s in container.streams.video if not s.disposition & cover]
+            if not moving:
                 raise DataError(f"{path} holds no pictures")
-            yield container, container.streams.video[0]
+            yield container, moving[0]
     except (av.error.FFmpegError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "damaged"
         raise DataError(f"{path} cannot be decoded as a video: {reason}") from error
@@ -55,7 +61,9 @@ def opened(path: Path | Blob) -> Iterator[tuple[av.container.InputContainer, av.
 def facts_of(path: Path | Blob) -> Facts:
     """The frames are counted and timed by their packets, and the first is decoded."""
     with opened(path) as (container, stream):  # of which nothing is left once it is closed
-        times = [packet.pts for packet in container.demux(stream) if packet.size]
+        # what was cut off at the beginning may still be in the file, to be discarded
+        packets = (p for p in container.demux(stream) if p.size and not p.is_discard)
+        times = [packet.pts for packet in packets]
         first = next(decoded(path, 0.0), None)
         if first is None:
             raise DataError(f"{path} holds no pictures")
@@ -77,19 +85,29 @@ def upright_size(frame: av.VideoFrame, stream: av.VideoStream) -> tuple[int, int
 def decoded(path: Path | Blob, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
     """The frames from `start` on, or a little before it, each with its time in seconds.
 
-    Time is zero at the first frame. A stream without time stamps is read from there.
+    Time is zero at the first frame. A stream without time stamps is read from there, and so are
+    program streams, whose time stamps are wrong after a jump.
     """
     with opened(path) as (container, stream):
         stream.thread_type = "AUTO"
-        zero, fps = stream.start_time or 0, float(stream.average_rate or 25)
-        if start > 0:
+        interval = 1 / float(stream.average_rate or stream.guessed_rate or 25)
+        zero, kind, time = stream.start_time, "pts", -interval
+        if container.format.name == "avi":  # which knows only the order of decoding
+            zero, kind = None, "dts"
+            if start > 0:
+                zero = next((frame.dts for frame in container.decode(stream)), None)
+        if start > 0 and zero is not None and container.format.name != "mpeg":
             with suppress(av.error.FFmpegError):  # what has no index is read from its beginning
                 container.seek(zero + int(start / stream.time_base), stream=stream)
-        for count, frame in enumerate(container.decode(stream)):
-            if frame.pts is None:
-                yield count / fps, frame
+                time = math.inf  # until a time stamp comes
+        for frame in container.decode(stream):
+            stamp = getattr(frame, kind)
+            if stamp is None:
+                time += interval
             else:
-                yield float((frame.pts - zero) * stream.time_base), frame
+                zero = stamp if zero is None else zero
+                time = float((stamp - zero) * stream.time_base)
+            yield time, frame
 
 
 def read_frames(
@@ -141,6 +159,10 @@ def read_picture(path: Path, width: int, height: int) -> Picture:
         upright = ImageOps.exif_transpose(image)
         if upright.mode.startswith("I"):  # 16 bits
             upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+        if "A" in upright.getbands() or "transparency" in upright.info:  # on white, as gifs are
+            upright = upright.convert("RGBA")
+            white = Image.new("RGBA", upright.size, "white")
+            upright = Image.alpha_composite(white, upright)
         fitted = ImageOps.fit(upright.convert("RGB"), (width, height), Image.Resampling.BOX)
         return np.asarray(fitted)
 
@@ -148,7 +170,9 @@ def read_picture(path: Path, width: int, height: int) -> Picture:
 def size_of_picture(path: Path) -> tuple[int, int]:
     """Width and height of a picture, upright."""
     with opened_picture(path) as image:
-        turned = image.getexif().get(0x0112, 1) >= 5  # EXIF's orientation
+        if image.format == "TIFF":
+            image.load()  # which turns it
+        turned = image.getexif().get(0x0112) in (5, 6, 7, 8)  # EXIF's orientation
         return (image.height, image.width) if turned else image.size
 
 

@@ -130,3 +130,37 @@ def write_picture(path, picture, orientation=None, mode=None):
         exif[0x0112] = orientation
     image.save(path, exif=exif)
     return path
+
+
+def write_song(path):
+    """Write a file of sound with a picture of its cover."""
+    with av.open(str(path), "w") as container:
+        cover = container.add_stream("png", rate=1)
+        cover.width = cover.height = 32
+        cover.pix_fmt = "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic.value
+        sound = container.add_stream("aac", rate=8000)
+        sound.layout = "mono"
+        picture = av.VideoFrame.from_ndarray(corners(32, 32), format="rgb24")
+        silence = np.zeros((1, 1024), dtype=np.float32)
+        heard = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+        heard.sample_rate = 8000
+        packets = (*cover.encode(picture), *cover.encode(), *sound.encode(heard), *sound.encode())
+        for packet in packets:
+            container.mux(packet)
+    return path
+
+
+def write_cut(path, source, seconds):
+    """Copy a video without its first seconds, which players are told to pass over."""
+    options = {"avoid_negative_ts": "disabled"}
+    with av.open(str(source)) as whole, av.open(str(path), "w", options=options) as container:
+        stream = whole.streams.video[0]
+        copy = container.add_stream_from_template(stream)
+        for packet in whole.demux(stream):
+            if packet.size:
+                packet.pts -= int(seconds / stream.time_base)
+                packet.dts -= int(seconds / stream.time_base)
+                packet.stream = copy
+                container.mux(packet)
+    return path

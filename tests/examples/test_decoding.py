@@ -1,6 +1,8 @@
 """The frames that are asked for are those that are shown then, upright and of the size."""
 
+from contextlib import suppress
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import decoding
@@ -15,9 +17,11 @@ from tests.examples.media import (
     corners_of,
     number,
     number_of,
+    write_cut,
     write_numbers,
     write_picture,
     write_pictures,
+    write_song,
     write_sound,
 )
 
@@ -29,6 +33,13 @@ KINDS = {
     "webm": ("a.webm", dict(codec="libvpx-vp9")),
     "avi": ("a.avi", dict(codec="mpeg4")),
     "ts": ("a.ts", dict(codec="mpeg2video", rate=25)),
+    "b-frames-ts": ("a.ts", dict(codec="libx264", rate=25, options={"bf": "2", "g": "8"})),
+    "b-frames-avi": ("a.avi", dict(codec="mpeg4", options={"bf": "2", "g": "8"}, rate=25)),
+    "h264-avi": ("a.avi", dict(codec="libx264", options={"bf": "2", "g": "8"}, rate=25)),
+    "mpg": ("a.mpg", dict(codec="mpeg2video", options={"bf": "2", "g": "8"}, rate=25)),
+    "m2v": ("a.m2v", dict(codec="mpeg2video", options={"bf": "2", "g": "8"}, rate=25)),
+    "flv": ("a.flv", dict(codec="flv", rate=25)),
+    "wmv": ("a.wmv", dict(codec="wmv2", rate=25)),
     "mov": ("a.mov", dict(codec="mjpeg", pixels="yuvj420p")),
     "10-bits": ("a.mp4", dict(codec="libx265", pixels="yuv420p10le")),
     "grey": ("a.mkv", dict(codec="ffv1", pixels="gray")),
@@ -169,6 +180,8 @@ def truncated(path, share=0.6):
         (lambda p: p / "none.mp4", "none.mp4 cannot be decoded as a video: No such file"),
         (lambda p: truncated(write_numbers(p / "a.mp4", 20)), "a.mp4 (cannot be decoded|holds no)"),
         (lambda p: write_sound(p / "a.wav"), "a.wav holds no pictures"),
+        (lambda p: write_sound(p / "a.mp4"), "a.mp4 holds no pictures"),
+        (lambda p: write_song(p / "a.mp4"), "a.mp4 holds no pictures"),
         (lambda p: (p / "empty.mp4").write_bytes(b"") or p / "empty.mp4", "empty.mp4 cannot be"),
         (lambda p: (p / "a.mp4").write_text("no video") and p / "a.mp4", "a.mp4 cannot be"),
     ],
@@ -244,3 +257,84 @@ def test_a_picture_that_ends_early_is_an_error(tmp_path):
     path = truncated(write_picture(tmp_path / "a.png", corners(300, 200)))
     with pytest.raises(DataError, match=r"a.png cannot be read as a picture"):
         read_picture(path, 8, 8)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "b-frames", "b-frames-avi", "h264-avi", "mpg"])
+def test_each_frame_is_found_alone_in_a_long_file(tmp_path, kind):
+    path = written(tmp_path, kind, 120, rate=25, options={"bf": "2", "g": "40"})
+    for wanted in (0, 1, *range(29, 120, 10), 119):
+        (picture,) = read_frames(path, [(wanted + 0.5) / 25], 64, 64)
+        assert number_of(picture) == wanted
+
+
+def test_what_was_cut_off_at_the_beginning_is_not_counted(tmp_path):
+    whole = write_numbers(tmp_path / "whole.mp4", 30, options={"g": "30"})
+    path = write_cut(tmp_path / "a.mp4", whole, seconds=0.5)
+    facts = facts_of(path)
+    assert facts.frames == 25
+    assert facts.fps == pytest.approx(10)
+    pictures = read_frames(path, [(n + 0.5) / 10 for n in range(25)], 64, 64)
+    assert [number_of(picture) for picture in pictures] == list(range(5, 30))
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "file:a.mp4", "-i.mp4", "%03d.mp4", "ж ünï.mp4"])
+def test_a_name_may_look_like_something_else(tmp_path, monkeypatch, name):
+    write_numbers(tmp_path / "a.mp4", 3).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert facts_of(Path(name)).frames == 3
+    assert number_of(read_frames(Path(name), [0.15], 64, 64)[0]) == 1
+
+
+def test_titles_may_be_of_any_encoding(tmp_path):
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "TITLE"
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        frame = av.VideoFrame.from_ndarray(number(7), format="rgb24")
+        for packet in (*stream.encode(frame), *stream.encode()):
+            container.mux(packet)
+    path.write_bytes(path.read_bytes().replace(b"TITLE", b"\xe9t\xe9\xff!"))
+    assert number_of(read_frames(path, [0.5 / facts_of(path).fps], 64, 64)[0]) == 7
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tiff", "webp"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_pictures_of_every_format_are_upright(tmp_path, suffix, orientation):
+    turns = {1: 0, 3: 2, 6: 1, 8: -1}[orientation]
+    stored = np.ascontiguousarray(np.rot90(corners(64, 48), turns))
+    path = write_picture(tmp_path / f"a.{suffix}", stored, orientation)
+    assert size_of_picture(path) == (64, 48)
+    assert corners_of(read_picture(path, 32, 24)) == ["red", "green", "blue", "white"]
+
+
+def test_an_orientation_that_is_none_turns_nothing(tmp_path):
+    path = write_picture(tmp_path / "a.png", corners(64, 48), orientation=9)
+    assert size_of_picture(path) == (64, 48)
+    assert corners_of(read_picture(path, 64, 48)) == ["red", "green", "blue", "white"]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white(tmp_path, mode):
+    grey = np.zeros((16, 16, 4), dtype=np.uint8)
+    grey[:, 8:, 3] = 255  # black, and as black but not to be seen on the left
+    image, path = Image.fromarray(grey), tmp_path / "a.png"
+    if mode == "P":
+        image = Image.fromarray((grey[..., 3] > 0).astype(np.uint8), mode="L").convert("P")
+        image.putpalette([0] * 6)
+        image.save(path, transparency=0)
+    else:
+        image.convert(mode).save(path)
+    assert read_picture(path, 2, 1).tolist() == [[[255] * 3, [0] * 3]]
+
+
+def test_nothing_else_is_written_about_a_broken_file(tmp_path, capfd):
+    for name in ("a.mp4", "a.mkv", "a.avi"):
+        path = write_numbers(tmp_path / name, 20)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2 :: 7] = bytes(len(content[len(content) // 2 :: 7]))
+        path.write_bytes(content)
+        with suppress(DataError):
+            read_frames(path, [(n + 0.5) / 10 for n in range(20)], 16, 16)
+    assert capfd.readouterr() == ("", "")
