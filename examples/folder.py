@@ -9,6 +9,7 @@ a dot is passed over.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -16,14 +17,18 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import TextIO
 
+from cache import key_of
 from decoding import Blob
 from errors import DataError
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif", ".mpg", ".mpeg", ".ts",
-                  ".mts", ".m2ts", ".ogv", ".flv", ".wmv", ".3gp")  # fmt: skip
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+                  ".mts", ".m2ts", ".ogv", ".flv", ".wmv", ".3gp", ".3g2", ".asf", ".divx", ".dv",
+                  ".f4v", ".h264", ".hevc", ".m2v", ".mxf", ".vob", ".y4m")  # fmt: skip
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".jfif",
+                    ".jp2", ".pgm", ".ppm", ".tga")  # fmt: skip
 METADATA = ("metadata.jsonl", "metadata.csv")
 
 
@@ -37,10 +42,13 @@ class Item:
     text: str | None = None
 
     @property
-    def stamp(self) -> list[int]:
+    def stamp(self) -> list[object]:
         """What changes when the files do."""
         stats = [path.stat() for path in self.pictures or (self.path,)]
-        return [len(stats), sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)]
+        if not all(S_ISREG(s.st_mode) for s in stats):
+            raise DataError(f"{self.path} is no file")  # but a pipe, which would be waited for
+        # of each, for one may be replaced by one that is older
+        return [len(stats), key_of([[s.st_size, s.st_mtime_ns] for s in stats])]
 
 
 def warn(message: str) -> None:
@@ -64,9 +72,9 @@ def items_in(path: Path, suffixes: tuple[str, ...], kind: str, numbered: bool) -
     Raises:
         DataError: if there is no such path, no such file in it, or a text cannot be read.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # which gives False where `Path.exists` raises
         raise DataError(f"no such file or folder: {path}")
-    if path.is_file():
+    if os.path.isfile(path):
         if path.suffix.lower() not in suffixes:
             raise DataError(f"{path} is no {kind} ({', '.join(suffixes)})")
         return [Item(path.name, path, text=text_beside(path))]
@@ -125,16 +133,20 @@ def numbered_pictures(folder: Path, names: list[str]) -> tuple[Path, ...]:
 
 def name_of(path: Path, root: Path) -> str:
     """What an item is called: its path from `root` on."""
-    return path.relative_to(root).as_posix() if path != root else path.name
+    return path.relative_to(root).as_posix() if path != root else path.resolve().name
 
 
 def text_beside(path: Path) -> str | None:
     """What is written in the file of the same name that ends in `.txt`."""
-    file = path.with_suffix(".txt") if path.is_file() else path.with_name(path.name + ".txt")
-    if not file.is_file():
+    if os.path.isfile(path):
+        file = path.with_suffix(".txt")
+    else:
+        path = path if path.name not in ("", "..") else path.resolve()
+        file = path.parent / f"{path.name}.txt"
+    if not os.path.isfile(file):
         return None
     try:
-        return file.read_text(encoding="utf-8").strip() or None
+        return file.read_text(encoding="utf-8-sig").strip() or None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read as a text: {error}") from error
 
@@ -147,31 +159,39 @@ def texts_in(folder: Path) -> dict[Path, str]:
     """
     texts = {}
     for file in (folder / name for name in METADATA):
-        if not file.is_file():
+        if not os.path.isfile(file):
             continue
         try:
-            with file.open(encoding="utf-8-sig", newline="") as lines:
-                for number, row in rows_of(lines, file):
-                    texts.update(text_of(folder, row, f"{file}, line {number}"))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"{file} cannot be read: {error}") from error
+            content = file.read_bytes()
+            lines = io.StringIO(content.decode("utf-8-sig"), newline="")
+        except OSError as error:
+            raise DataError(f"{file} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            number = content.count(b"\n", 0, error.start) + 1
+            raise DataError(f"{file}, line {number} is no utf-8: {error.reason}") from error
+        for number, row in rows_of(lines, file):
+            texts.update(text_of(folder, row, f"{file}, line {number}"))
     return texts
 
 
 def rows_of(lines: TextIO, file: Path) -> Iterator[tuple[int, object]]:
     """What the lines of a metadata file hold, each with its number."""
     if file.suffix == ".csv":
-        table = csv.DictReader(lines)
-        for row in table:
-            yield table.line_num, row
+        table = csv.DictReader(lines, strict=True, skipinitialspace=True)
+        try:
+            for row in table:
+                yield table.line_num, row
+        except csv.Error as error:
+            raise DataError(f"{file}, line {table.line_num + 1} is no CSV: {error}") from error
         return
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             yield number, json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{file}, line {number} is no JSON: {error.msg}") from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            reason = getattr(error, "msg", None) or error
+            raise DataError(f"{file}, line {number} is no JSON: {reason}") from error
 
 
 def text_of(folder: Path, row: object, where: str) -> dict[Path, str]:

@@ -40,12 +40,12 @@ def indexed(
         DataError: if no file can be read.
     """
     places = [folder / name for folder in (root, cache) if folder is not None and root.is_dir()]
-    known = read_index(places)
+    kept = [read_index(place) for place in places]
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        entries = pool.map(lambda item: entry_of(item, known.get(item.name)), items)
+        entries = pool.map(lambda item: entry_of(item, kept), items)
         entries = list(tqdm(entries, desc="index", unit="file", total=len(items), delay=2))
     index = {item.name: entry for item, entry in zip(items, entries, strict=True)}
-    if index != known:
+    if index not in kept:
         write_index(places, index)
     usable = []
     for item, entry in zip(items, entries, strict=True):
@@ -58,15 +58,18 @@ def indexed(
     return usable
 
 
-def entry_of(item: Item, known: dict | None) -> dict:
-    """What the index says of a file: what is `known`, if the file is still the same."""
+def entry_of(item: Item, kept: list[dict[str, dict]]) -> dict:
+    """What the index says of a file: what one of those `kept` says, if the file is the same."""
     stamp = None
     try:
         stamp = item.stamp
-        if known is not None and known["stamp"] == stamp:
-            return known
+        for index in kept:
+            if item.name in index and index[item.name]["stamp"] == stamp:
+                return index[item.name]
         return {"stamp": stamp, "facts": list(facts_about(item))}
     except DataError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno is not None:
+            stamp = None  # what may not be opened now is tried again
         return {"stamp": stamp, "error": str(error)}
     except OSError as error:
         return {"stamp": stamp, "error": f"{item.path} cannot be read: {error.strerror}"}
@@ -87,15 +90,23 @@ def refuse(problem: str, strict: bool) -> None:
     warn(problem)
 
 
-def read_index(places: list[Path]) -> dict[str, dict]:
-    """The first index that can be read, or an empty one."""
-    for place in places:
-        try:
-            index = json.loads(place.read_text(encoding="utf-8"))
-            return {name: entry for name, entry in index.items() if "stamp" in entry}
-        except (OSError, ValueError, AttributeError, TypeError):  # none, or of something else
-            continue
-    return {}
+def read_index(place: Path) -> dict[str, dict]:
+    """The index of this file, or what can be used of it."""
+    try:
+        index = json.loads(place.read_text(encoding="utf-8"))
+        return {name: entry for name, entry in index.items() if is_entry(entry)}
+    except (OSError, ValueError, AttributeError, RecursionError):  # none, or of something else
+        return {}
+
+
+def is_entry(entry: object) -> bool:
+    """Whether this is what an index says of a file."""
+    if not isinstance(entry, dict) or "stamp" not in entry:
+        return False
+    facts = entry.get("facts")
+    if isinstance(facts, list) and len(facts) == len(Facts._fields):
+        return all(isinstance(fact, int | float) for fact in facts)
+    return isinstance(entry.get("error"), str)
 
 
 def write_index(places: list[Path], index: dict[str, dict]) -> None:

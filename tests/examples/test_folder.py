@@ -1,6 +1,8 @@
 """What a folder holds is found, at any depth, with what is written about it."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 from errors import DataError
@@ -48,8 +50,6 @@ def test_links_are_followed_and_a_circle_has_an_end(tmp_path):
 
 def test_a_folder_that_cannot_be_read_is_said(tmp_path, monkeypatch, capsys):
     touch(tmp_path, "a.mp4", "closed/b.mp4")
-    import os
-
     scandir = os.scandir
 
     def scan(path):
@@ -140,7 +140,11 @@ def test_texts_are_listed_in_each_folder(tmp_path):
             r"jsonl, line 1 has a `text` that is none: 5",
         ),
         ("metadata.csv", "file,text\na.mp4,a\n", r"csv, line 2 has no `file_name`"),
-        ("metadata.csv", b"file_name,text\na.mp4,\xff\n", r"metadata.csv cannot be read: .*utf-8"),
+        ("metadata.csv", b"file_name,text\na.mp4,\xff\n", r"csv, line 2 is no utf-8: inv"),
+        ("metadata.jsonl", b'{"file_name": "a.mp4"}\n\n"\xff"', r"jsonl, line 3 is no utf-8: inv"),
+        ("metadata.jsonl", "\n" + "[" * 200_000, r"jsonl, line 2 is no JSON: .*recursion"),
+        ("metadata.csv", 'file_name,text\na.mp4,"a\nb.mp4,b\n', r"csv, line 2 is no CSV: unexp"),
+        ("metadata.csv", "file_name,text\n\n,a" + "a" * 200_000, r"csv, line 3 is no CSV: field"),
         ("a.txt", b"\xff", r"a.txt cannot be read as a text: .*utf-8"),
     ],
 )
@@ -174,3 +178,40 @@ def test_a_stamp_changes_when_a_file_does(tmp_path):
     assert videos_in(tmp_path)[0].stamp == before
     write_picture(tmp_path / "2.png", corners(16, 8))
     assert videos_in(tmp_path)[0].stamp != before
+
+
+def test_a_stamp_changes_when_an_older_file_takes_the_place_of_one(tmp_path):
+    for number in (1, 2, 3):
+        write_picture(tmp_path / f"{number}.bmp", corners(8, 8))
+        os.utime(tmp_path / f"{number}.bmp", ns=(0, 1000 * number))
+    before = videos_in(tmp_path)[0].stamp
+    os.utime(tmp_path / "2.bmp", ns=(0, 1500))  # neither the sum of sizes nor the latest time
+    assert videos_in(tmp_path)[0].stamp != before
+
+
+def test_the_folder_that_one_is_in_may_be_a_clip(tmp_path, monkeypatch):
+    touch(tmp_path, "run/1.png", "run/2.png")
+    (tmp_path / "run.txt").write_text("numbered")
+    monkeypatch.chdir(tmp_path / "run")
+    assert texts(Path(".")) == {"run": "numbered"}
+
+
+def test_texts_of_other_editors_are_read(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfa text\r\n")
+    (tmp_path / "metadata.csv").write_bytes(b'file_name, text\r\nb.mp4, "one, two"\r\n')
+    assert texts(tmp_path) == {"a.mp4": "a text", "b.mp4": "one, two"}
+
+
+def test_a_path_that_may_not_be_looked_at_is_an_error(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", refused)
+    with pytest.raises(DataError, match=r"no such file or folder: .*closed"):
+        videos_in(tmp_path / "closed")
+
+
+@pytest.mark.parametrize("suffix", [".3g2", ".vob", ".m2v", ".h264", ".MPEG", ".f4v"])
+def test_rarer_videos_are_found(tmp_path, suffix):
+    assert names(videos_in(touch(tmp_path, f"a{suffix}"))) == [f"a{suffix}"]
