@@ -1,8 +1,7 @@
 """Collections of clips and pictures that are too large to be kept in memory.
 
 What is kept is an index: how many frames a file has, at what rate and of which size. It is written
-beside the data, and made anew for files that have changed. Of a file only the frames that are drawn
-are decoded.
+beside the data, and made anew for files that have changed. Only the frames drawn are decoded.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ class Collection:
     """Clips of the files of a folder, in buckets of one shape each; `draw` draws one of a file.
 
     Called as `collection(count, frames, generator)` it draws files at random, of the first bucket.
-    `of_step` takes them in an order that is shuffled anew whenever all
-    have been seen, and follows from the seed, so that a resumed training sees what the interrupted
-    one would have seen.
+    `of_step` takes them in an order that is shuffled anew whenever all have been seen, and follows
+    from the seed, so that a resumed training sees what the interrupted one would have seen.
     """
 
     buckets: dict[Shape, list[Indexed]]
     latents: dict[tuple[str, int, int], Path] | None = None  # of a file, in a height and width
+    strict: bool = False  # a file that cannot be read is an error
 
     def __call__(self, count: int, frames: int, generator: Generator) -> Batch:
         shape, files = next(iter(self.buckets.items()))
@@ -77,15 +76,18 @@ class Collection:
         """Clips of the `chosen` ones of `files`. One that cannot be read is replaced by another."""
         clips, rates, texts = [], [], []
         for file in chosen:
-            for another in (*torch.randint(len(files), (9,), generator=generator), None):
+            others = None
+            while True:
                 try:
                     clip, fps = self.draw(file, shape, generator, progress)
                     break
                 except DataError as error:
-                    if another is None:
+                    if others is None:  # a hundred, for all may be gone with their disk
+                        others = torch.randperm(len(files), generator=generator)[:100].tolist()
+                    if self.strict or not others:
                         raise
                     warn(str(error))
-                    file = files[another]
+                    file = files[others.pop()]
             clips.append(clip)
             rates.append(fps)
             texts.append(file.item.text)
@@ -153,6 +155,7 @@ class Clips(Collection):
         cache: Path | None = None,
     ) -> None:
         self.held_out, self.fps, self.sequence_fps = held_out, fps, sequence_fps
+        self.strict, self.longest = strict, max(shape.frames for shape in shapes)
         files = indexed(videos_in(path), path, ".clips.json", strict, cache)
         shortest = min(shape.frames for shape in shapes)
         buckets: dict[Shape, list[Indexed]] = {shape: [] for shape in shapes}
@@ -170,13 +173,13 @@ class Clips(Collection):
 
     def holds(self, file: Indexed, frames: int) -> bool:
         """Whether a clip of so many frames can be drawn."""
-        start, end = self.part(file.facts.frames, frames)
+        start, end = self.part(file.facts.frames)
         return end - start >= frames
 
-    def part(self, length: int, frames: int) -> tuple[int, int]:
-        """The first frame that clips of so many frames may have of a video, and the end of them."""
-        cut = length - max(length // 10, frames)
-        if cut < frames:  # too short to hold some out
+    def part(self, length: int) -> tuple[int, int]:
+        """The first frame that clips of any length may have of a video, and the end of them."""
+        cut = length - max(length // 10, self.longest)
+        if cut < self.longest:  # too short to hold some out
             return (length, length) if self.held_out else (0, length)
         return (cut, length) if self.held_out else (0, cut)
 
@@ -185,9 +188,8 @@ class Clips(Collection):
     ) -> tuple[Tensor, float]:
         """A clip (c f h w) of a video, and its frames per second."""
         frames, height, width = shape
-        start, end = self.part(file.facts.frames, frames)
-        own = self.sequence_fps if file.item.pictures else file.facts.fps
-        wanted = own
+        start, end = self.part(file.facts.frames)
+        wanted = own = self.sequence_fps if file.item.pictures else file.facts.fps
         if self.fps is not None:
             lowest, highest = self.fps
             drawn = sample_fps(1, progress, lowest=lowest, highest=highest, generator=generator)
@@ -219,6 +221,7 @@ class Pictures(Collection):
         strict: bool = False,
         cache: Path | None = None,
     ) -> None:
+        self.strict = strict
         buckets: dict[Shape, list[Indexed]] = {shape._replace(frames=1): [] for shape in shapes}
         for file in indexed(pictures_in(path), path, ".pictures.json", strict, cache):
             buckets[nearest(file.facts, list(buckets))].append(file)

@@ -59,7 +59,7 @@ class Shards(Clips):
     ) -> None:
         webdataset()
         self.held_out, self.fps = False, fps
-        self.shape = shape
+        self.shape, self.longest = shape, shape.frames
         paths = [Path(name) for name in sorted(glob(pattern)) if Path(name).is_file()]
         counted = [(path, count) for path, count in zip(paths, counts_of(paths), strict=True)]
         self.shards = [(path, count) for path, count in counted if count]

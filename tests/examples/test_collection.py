@@ -181,3 +181,44 @@ def test_the_pixels_are_those_of_the_file(folder):
     (picture,) = read_frames(folder / "a.mp4", [(shown + 0.5) / 10], 64, 64)
     pixels = (batch.videos[0, :, 0].permute(1, 2, 0) + 1) * 127.5
     torch.testing.assert_close(pixels, torch.from_numpy(picture).float(), rtol=0, atol=1e-3)
+
+
+def test_nothing_held_out_is_seen_by_shorter_clips_or_images(folder):
+    shapes = [Shape(8, 16, 16), Shape(4, 16, 16)]
+    out, trained = (
+        Clips(folder / "a.mp4", [s._replace(height=64, width=64) for s in shapes], held_out=held)
+        for held in (True, False)
+    )
+    held = {n for clip in out(60, 8, generator()).videos for n in numbers(clip)}
+    assert held == set(range(12, 20))
+    for frames in (1, 2, 4, 8):
+        batches = [trained.of_step(step, 20, frames, 0, 0.0) for step in range(3)]
+        seen = {n for batch in batches for clip in batch.videos for n in numbers(clip)}
+        assert seen == set(range(12))
+
+
+def test_one_file_that_can_be_read_among_many_is_enough(tmp_path, capsys):
+    for n in range(30):
+        write_picture(tmp_path / f"{n:02}.png", number(n))
+    pictures = Pictures(tmp_path, [SQUARE])
+    for n in range(29):
+        (tmp_path / f"{n:02}.png").write_bytes(b"")
+    for step in range(5):
+        batch = pictures.of_step(step, 6, 1, 0, 0.0)
+        assert [numbers(clip) for clip in batch.videos] == [[29]] * 6
+    again = pictures.of_step(0, 6, 1, 0, 0.0)
+    assert torch.equal(again.videos, batch.videos)
+    assert "skipped: " in capsys.readouterr().err
+
+
+def test_strictly_a_file_that_breaks_later_is_an_error(folder, tmp_path, capsys):
+    clips = Clips(folder, [SQUARE], strict=True)
+    (folder / "a.mp4").write_text("no video any more")
+    with pytest.raises(DataError, match=r"a.mp4 cannot be decoded"):
+        clips.of_step(0, 3, 4, 0, 0.0)
+    write_picture(folder / "a.png", corners(64, 64))
+    pictures = Pictures(folder, [SQUARE], strict=True)
+    (folder / "a.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"a.png cannot be read as a picture"):
+        pictures(40, 1, generator())
+    assert capsys.readouterr().err == ""

@@ -1,11 +1,14 @@
 """Batches follow from the number of a step, whoever reads them."""
 
+import pickle
+
 import clips
 import pytest
 import torch
 from buckets import Shape
 from collection import Clips
-from loading import batches
+from errors import DataError
+from loading import Steps, batches
 
 from tests.examples.media import write_numbers
 
@@ -54,3 +57,18 @@ def test_what_is_made_here_follows_from_the_generator_of_the_step():
     following = batches(digits, STEPS, 2, 4, first=0, seed=1, workers=2)
     batch = following(torch.Generator().manual_seed(3))
     assert torch.equal(batch.videos, digits(2, 4, torch.Generator().manual_seed(3)).videos)
+
+
+def test_a_collection_can_be_sent_to_a_process_that_is_begun_anew(collection):
+    steps = Steps(collection, STEPS, 2, 4, 1)
+    sent = pickle.loads(pickle.dumps(steps))
+    assert torch.equal(sent[7].videos, steps[7].videos)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nothing_left_is_one_line_whoever_reads(tmp_path, collection, workers):
+    for path in tmp_path.glob("*.mp4"):
+        path.write_text("no video any more")
+    with pytest.raises(DataError, match=r"^/.*mp4 cannot be decoded as a video: [^\n]*$"):
+        read(collection, 1, workers=workers)
