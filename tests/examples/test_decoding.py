@@ -151,8 +151,10 @@ def test_one_frame_is_a_video(tmp_path):
     assert number_of(read_frames(path, [0.5 / facts.fps], 64, 64)[0]) == 0
 
 
-def test_only_what_is_asked_for_is_decoded(tmp_path, monkeypatch):
-    path = write_numbers(tmp_path / "a.mp4", 200, options={"g": "10"})
+@pytest.mark.parametrize("begin", [0, 100_000])
+def test_only_what_is_asked_for_is_decoded(tmp_path, monkeypatch, begin):
+    times = [begin + 100 * n for n in range(200)]
+    path = write_numbers(tmp_path / "a.mkv", 200, options={"g": "10"}, times=times)
     count = 0
     decoded = decoding.decoded
 
