@@ -15,9 +15,9 @@ from pathlib import Path
 
 from command_line import Parser, make_folder, positive
 from errors import DataError
-from folder import videos_in, warn
-from index import Indexed, indexed
-from shards import INDEX, webdataset
+from folder import videos_in
+from index import Indexed, indexed, refuse
+from tars import INDEX, webdataset
 from tqdm import tqdm
 
 MIB = 2**20
@@ -43,7 +43,7 @@ def write_shards(files: list[Indexed], out: Path, most: int) -> dict[str, int]:
         while waiting:
             name, size, count = f"clips-{len(counts):06d}.tar", 0, 0
             temporary = out / f".{name}"  # a shard has its name when it is complete
-            with library.TarWriter(str(temporary)) as shard:
+            with temporary.open("wb") as whole, library.TarWriter(whole) as shard:
                 while waiting:
                     number, file = waiting[0]
                     content = file.item.path.read_bytes()
@@ -74,7 +74,8 @@ def files_for(args: argparse.Namespace) -> list[Indexed]:
     files = indexed(videos_in(args.data), args.data, ".clips.json", args.strict_data, args.out)
     for file in files:
         if file.item.pictures:
-            warn(f"{file.item.path} is a folder of pictures, which shards do not hold")
+            problem = f"{file.item.path} is a folder of pictures, which shards do not hold"
+            refuse(problem, args.strict_data)
     files = [file for file in files if not file.item.pictures]
     if not files:
         raise DataError(f"nothing in {args.data} can be used")
@@ -88,10 +89,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         webdataset()
         make_folder(args.out)
-        if sorted(args.out.glob("*.tar")):
+        if any(not path.name.startswith(".") for path in args.out.glob("*.tar")):
             raise DataError(f"{args.out} holds shards: give another folder")
         counts = write_shards(files_for(args), args.out, args.shard_size * MIB)
-    except DataError as error:
+    except (DataError, OSError) as error:  # no space is left, or a file has gone
         command.error(str(error))
     print(f"wrote {sum(counts.values())} videos into {len(counts)} shards in {args.out}")
     return 0
