@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from cache import fingerprint, key_of, write
+from cache import UNREADABLE, fingerprint, key_of, reason_of, write
 from errors import DataError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -19,8 +19,9 @@ AT_ONCE = 32
 class TextEncoder:
     """The tokens of texts, each encoded once.
 
-    Encoders of T5's kind are loaded without their decoder. Padding is not kept: of CLIP, whose
-    tokens see those before them only, nothing changes by that.
+    Of models with a decoder, such as T5, the encoder alone is used. Padding is not kept: of CLIP,
+    whose tokens see those before them only, nothing changes by that. A text has a file of its own,
+    so that two trainings may add to one cache at once, and none is written anew for a new text.
 
     Args:
         folder: the encoder with its tokenizer, or a pipeline of diffusers that holds both.
@@ -37,11 +38,13 @@ class TextEncoder:
     """
 
     def __init__(self, folder: Path, cache: Path, device: str = "cpu", whole: bool = False) -> None:
-        self.made_by = [fingerprint(folder), whole]
         self.cache, self.device, self.whole = cache, device, whole
         nested = (folder / "text_encoder").is_dir()
         self.encoder = folder / "text_encoder" if nested else folder
         self.tokenizer = folder / "tokenizer" if (folder / "tokenizer").is_dir() else self.encoder
+        # of a pipeline only these parts: the rest of it may change
+        parts = dict.fromkeys((self.encoder, self.tokenizer))
+        self.made_by = [[fingerprint(part) for part in parts], whole]
         self.dim = width_of(self.encoder)
 
     def path(self, text: str) -> Path:
@@ -50,7 +53,11 @@ class TextEncoder:
 
     @torch.no_grad()
     def prepare(self, texts: Iterable[str | None]) -> None:
-        """Encode what is not kept yet. Only then is the encoder loaded, and let go afterwards."""
+        """Encode what is not kept yet. Only then is the encoder loaded, and let go afterwards.
+
+        Raises:
+            DataError: if the encoder or its tokenizer cannot be loaded, or the cache not written.
+        """
         wanted = {text or "" for text in texts} if self.whole else set(filter(None, texts))
         new = sorted(text for text in wanted if not self.path(text).exists())
         if not new:
@@ -71,6 +78,14 @@ class TextEncoder:
                 kept = state if self.whole else state[own.bool()]
                 write(self.path(text), {"tokens": kept})
 
+    def kept(self, text: str) -> Tensor:
+        """The tokens (n dim) of a text that is prepared."""
+        path = self.path(text)
+        try:
+            return load_file(path)["tokens"]
+        except UNREADABLE as error:
+            raise DataError(f"no tokens of {text!r} in {path}: {reason_of(error)}") from error
+
     def conditions(self, texts: Sequence[str | None]) -> dict[str, Tensor]:
         """The same as a U-Net takes it; of whole texts nothing is hidden."""
         tokens, mask = self(texts)
@@ -84,12 +99,13 @@ class TextEncoder:
         """The tokens (b n dim) of texts that are prepared, and which are theirs, bool (b n).
 
         None has no token.
+
+        Raises:
+            DataError: if a text is not prepared, or its file is damaged.
         """
         none = torch.zeros(0, self.dim)
         read = [text or "" if self.whole else text for text in texts]
-        tokens = [
-            none if not (t or self.whole) else load_file(self.path(t))["tokens"] for t in read
-        ]
+        tokens = [self.kept(text) if text or self.whole else none for text in read]
         padded = pad_sequence([*tokens, torch.zeros(1, self.dim)], batch_first=True)[:-1]
         lengths = torch.tensor([len(own) for own in tokens])
         return padded, torch.arange(padded.shape[1]) < lengths[:, None]
@@ -107,34 +123,44 @@ def width_of(folder: Path) -> int:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         config = getattr(config, "text_config", config)
         return int(getattr(config, "hidden_size", None) or config.d_model)
-    except (OSError, ValueError, AttributeError) as error:
-        raise no_encoder(folder, error) from error
+    except UNREADABLE as error:
+        raise holds_no("text encoder", folder, error) from error
 
 
 def load(folder: Path, tokenizer: Path) -> tuple[nn.Module, object]:
-    """A text encoder, and its tokenizer."""
+    """A text encoder, and its tokenizer.
+
+    Raises:
+        DataError: if one of them cannot be loaded, or the tokenizer cannot pad.
+    """
     transformers = imported()
     try:
-        kind = transformers.AutoConfig.from_pretrained(folder, local_files_only=True).model_type
-        of_kind = {
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        of_kind = {  # those that can be loaded without what else is in their files
             "t5": transformers.T5EncoderModel,
             "mt5": transformers.MT5EncoderModel,
             "umt5": transformers.UMT5EncoderModel,
             "clip": transformers.CLIPTextModel,
         }
-        model = of_kind.get(kind, transformers.AutoModel).from_pretrained(
+        model = of_kind.get(config.model_type, transformers.AutoModel).from_pretrained(
             folder, local_files_only=True
         )
+        if config.is_encoder_decoder:  # else the states would be those of the decoder
+            model = model.get_encoder()
+    except UNREADABLE as error:
+        raise holds_no("text encoder", folder, error) from error
+    try:
         found = transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise no_encoder(folder, error) from error
+    except UNREADABLE as error:
+        raise holds_no("tokenizer", tokenizer, error) from error
+    if found.pad_token is None:
+        raise DataError(f"the tokenizer in {tokenizer} has no token for padding")
     return model.eval().requires_grad_(False), found
 
 
-def no_encoder(folder: Path, error: Exception) -> DataError:
-    """What to raise for a folder that holds no text encoder."""
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return DataError(f"{folder} holds no text encoder and tokenizer of transformers: {reason}")
+def holds_no(part: str, folder: Path, error: Exception) -> DataError:
+    """What to raise for a folder without a text encoder, or a tokenizer."""
+    return DataError(f"{folder} holds no {part} of transformers: {reason_of(error)}")
 
 
 def imported() -> object:

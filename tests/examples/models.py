@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from transformers import (
+    BartConfig,
+    BartModel,
     CLIPTextConfig,
     CLIPTextModel,
     PreTrainedTokenizerFast,
@@ -42,6 +44,14 @@ def text_encoder(folder: Path, kind: str = "clip", seed: int = 0) -> Path:
             pad_token_id=0,
         )  # fmt: skip
         model = CLIPTextModel(config)
+    elif kind == "bart":
+        config = BartConfig(
+            vocab_size=len(WORDS), d_model=12, encoder_layers=1, decoder_layers=1,
+            encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16,
+            decoder_ffn_dim=16, max_position_embeddings=8, pad_token_id=0, bos_token_id=1,
+            eos_token_id=2, decoder_start_token_id=2,
+        )  # fmt: skip
+        model = BartModel(config)
     else:
         config = T5Config(
             vocab_size=len(WORDS), d_model=12, d_kv=6, d_ff=16, num_layers=2, num_heads=2
@@ -59,6 +69,16 @@ def autoencoder(folder: Path, seed: int = 0, shift: float | None = None) -> Path
         block_out_channels=(4, 8), norm_num_groups=2, latent_channels=3, scaling_factor=0.5,
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
         shift_factor=shift,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def tiny_autoencoder(folder: Path, seed: int = 0) -> Path:
+    """An autoencoder without a distribution, of two levels, in a folder."""
+    torch.manual_seed(seed)
+    AutoencoderTiny(
+        encoder_block_out_channels=(4, 4), decoder_block_out_channels=(4, 4), latent_channels=3,
+        num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1), scaling_factor=0.5,
     ).save_pretrained(folder)  # fmt: skip
     return folder
 
