@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 from contextlib import suppress
 from pathlib import Path
 
 from errors import DataError
 from folder import folders_in
+from keys import key_of
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -41,11 +41,6 @@ def fingerprint(folder: Path) -> str:
             says = [hashlib.sha256(path.read_bytes()).hexdigest()]
         found.append([path.relative_to(folder).as_posix(), says])
     return key_of(found)
-
-
-def key_of(what: object) -> str:
-    """A name for `what`, which is fit for JSON."""
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:40]
 
 
 def write(path: Path, tensors: dict[str, Tensor]) -> None:

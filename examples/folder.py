@@ -20,9 +20,9 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import TextIO
 
-from cache import key_of
 from decoding import Blob
 from errors import DataError
+from keys import key_of
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif", ".mpg", ".mpeg", ".ts",
                   ".mts", ".m2ts", ".ogv", ".flv", ".wmv", ".3gp", ".3g2", ".asf", ".divx", ".dv",

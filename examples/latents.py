@@ -7,9 +7,10 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from cache import UNREADABLE, fingerprint, key_of, reason_of, write
+from cache import UNREADABLE, fingerprint, reason_of, write
 from diffusers import AutoencoderKL, AutoencoderTiny
 from errors import DataError
+from keys import key_of
 from safetensors import safe_open
 from torch import Tensor
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from cache import UNREADABLE, fingerprint, key_of, reason_of, write
+from cache import UNREADABLE, fingerprint, reason_of, write
 from errors import DataError
+from keys import key_of
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence

@@ -99,7 +99,6 @@ def sampling(unet: SpaceTimeUnet, x: Tensor, cond: Tensor) -> None:
     other = drop_conditions(0.1, text=x, null={"text": x})
     assert_type(other, dict[str, Tensor])
     guide(unet, 5.0, negatives=negative)  # type: ignore[call-arg]
-    guide(unet, "5")  # type: ignore[arg-type]
     indices, fps = sample_clip(100, 24, 16, 8)
     assert_type(indices, Tensor)
     assert_type(fps, float)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ParamSpec, TypeGuard, TypeVar, cast
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from make_a_video_pytorch.guidance.nulls import NullConditions, Pairs, paired
-from make_a_video_pytorch.guidance.scales import Scale, as_scale, beside, is_one, within
-from make_a_video_pytorch.ops.checks import typechecked
+from make_a_video_pytorch.guidance.scales import Scale, as_numbers, as_scale, beside, within
+from make_a_video_pytorch.ops.checks import must_be_tensor, typechecked
 from make_a_video_pytorch.ops.trees import map_leaves
 
 P = ParamSpec("P")
@@ -54,9 +54,10 @@ def guide(
             tensors (b ...), (1 ...) or (...), of a `context` as many tokens as it likes, with a
             `context_mask` of their own.
         rescale: how far, from 0 to 1, each sample's standard deviation is brought back to that of
-            the conditioned prediction (Lin et al. 2023, section 3.4).
+            the conditioned prediction (Lin et al. 2023, section 3.4), over what is guided of it.
         interval: the lowest and the highest timestep at which to guide (Kynkäänniemi et al.
-            2024). At others there is no guidance, and no second prediction is computed.
+            2024). At others there is no guidance, and where none of the batch is within it, no
+            second prediction is computed (but in a graph, which has both).
 
     Returns:
         The function to call in its place, its first argument by place, conditions by name. It
@@ -81,19 +82,21 @@ def guide(
     if interval is not None and (len(interval) != 2 or not interval[0] <= interval[1]):
         raise ValueError(f"`interval` (={interval}) must be the lowest timestep and the highest")
     predict = cast("Callable[..., R]", unet)
-    learned_names = OURS if isinstance(null, NullConditions) else (null or ())
-    names = {*OURS, *learned_names, *(negative or ())}
+    strengths = {"scale": as_numbers("scale", scale)}
     if image_scale is not None:
-        names.add(PICTURES)
+        strengths["image_scale"] = as_numbers("image_scale", image_scale)
+    of_null = null if isinstance(null, Mapping) else ()
+    names = {*OURS, *of_null, *(negative or ()), *([PICTURES] if image_scale is not None else ())}
+    count = len(strengths) + 1
 
     def guided(x: Tensor, /, *args: object, **arguments: object) -> R:
+        must_be_tensor(x=x)
         given = {name: arguments[name] for name in arguments if name in names}
         pairs = paired(given, null, negative, len(x))
-        must_lead(pairs, names, image_scale)
-        scales = [as_scale("scale", scale, x)]
-        if image_scale is not None:
-            scales.append(as_scale("image_scale", image_scale, x))
-        needed = not (is_one(scale) and is_one(image_scale))
+        must_lead(pairs, names, image_scale is not None)
+        scales = [as_scale(name, strength, x) for name, strength in strengths.items()]
+        # a number that is 1 is known without a look at a tensor
+        needed = any(isinstance(s, Tensor) or s != 1 for s in strengths.values())
         if interval is not None:
             inside = within(interval, args[0] if args else arguments.get("timestep"), x)
             scales = [torch.where(inside, number, 1) for number in scales]
@@ -102,38 +105,46 @@ def guide(
         if not needed:
             return predict(x, *args, **arguments)
 
-        count = len(scales) + 1
-
-        def repeated(leaf: object, name: str) -> object:
-            return torch.cat([leaf] * count) if is_batch(leaf, len(x)) else leaf
-
-        def mixed(leaf: object, name: str) -> object:
-            if not is_batch(leaf, len(x) * count):
-                return leaf
-            return mix(leaf.chunk(count), scales, rescale)
-
+        others = {name: value for name, value in arguments.items() if name not in pairs}
         out = predict(
-            *(map_leaves(repeated, value) for value in (x, *args)),
-            **{name: map_leaves(repeated, arguments[name]) for name in arguments.keys() - names},
+            *(repeated(value, len(x), count, f"args[{n}]") for n, value in enumerate((x, *args))),
+            **{name: repeated(value, len(x), count, name) for name, value in others.items()},
             **{name: stacked(name, pair, count) for name, pair in pairs.items()},
         )
-        return cast("R", map_leaves(mixed, out))
+        real = arguments.get("frame_mask")
+        return mixed(out, len(x), scales, rescale, real if isinstance(real, Tensor) else None)
 
     return cast("Callable[P, R]", guided)
 
 
-def is_batch(leaf: object, size: int) -> TypeGuard[Tensor]:
-    """Whether `leaf` is a tensor (b ...), b being `size`."""
-    return isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == size
-
-
-def must_lead(pairs: Pairs, names: set[str], image_scale: Scale | None) -> None:
-    """Raise a ValueError if there is nothing to guide by."""
-    if image_scale is not None and PICTURES not in pairs:
+def must_lead(pairs: Pairs, names: set[str], by_pictures: bool) -> None:
+    """Raise a ValueError if there is nothing to guide by, beside pictures that lead themselves."""
+    beside = {PICTURES} if by_pictures else set()
+    if beside - pairs.keys():
         raise ValueError(f"`{PICTURES}` must be given by name, for an `image_scale`")
-    if not pairs.keys() - ({PICTURES} if image_scale is not None else set()):
-        led = sorted(names - {"context_mask"} - ({PICTURES} if image_scale is not None else set()))
+    if not pairs.keys() - beside:
+        led = sorted(names - {"context_mask"} - beside)
         raise ValueError(f"one of `{'`, `'.join(led)}` must be given by name, to guide by")
+
+
+def repeated(value: object, batch: int, count: int, name: str) -> object:
+    """An argument for all predictions: the tensors (b ...) in it so many times.
+
+    Raises:
+        ValueError: if one is of as many samples as all predictions together.
+    """
+
+    def repeat(leaf: object, name: str) -> object:
+        if not isinstance(leaf, Tensor) or leaf.ndim == 0:
+            return leaf
+        if len(leaf) == batch * count and batch > 0:
+            raise ValueError(
+                f"`{name}` (shape {tuple(leaf.shape)}) must be (b ...), with b = {batch} as in "
+                "`x`: it is repeated here"
+            )
+        return torch.cat([leaf] * count) if len(leaf) == batch else leaf
+
+    return map_leaves(repeat, value, name)
 
 
 def stacked(name: str, pair: tuple[Tensor, Tensor], count: int) -> Tensor:
@@ -144,18 +155,63 @@ def stacked(name: str, pair: tuple[Tensor, Tensor], count: int) -> Tensor:
     return torch.cat((value, value, null) if name == PICTURES else (value, null, null))
 
 
-def mix(predictions: tuple[Tensor, ...], scales: list[Tensor], rescale: float) -> Tensor:
+def mixed(out: R, batch: int, scales: list[Tensor], rescale: float, real: Tensor | None) -> R:
+    """What a model gives for all predictions, with one in the place of each.
+
+    Raises:
+        ValueError: if there is no tensor (b ...) in it.
+    """
+    count, found = len(scales) + 1, []
+
+    def mix_leaf(leaf: object, name: str) -> object:
+        if not isinstance(leaf, Tensor) or leaf.ndim == 0 or len(leaf) != batch * count:
+            return leaf
+        found.append(name)
+        predictions = leaf.chunk(count) if batch else (leaf,) * count
+        if not leaf.is_floating_point():
+            return predictions[0]
+        return mix(predictions, scales, rescale, real)
+
+    result = map_leaves(mix_leaf, out)
+    if not found:
+        raise ValueError(f"`unet` (gave a {type(out).__name__}) must give tensors (b ...)")
+    return cast("R", result)
+
+
+def mix(
+    predictions: tuple[Tensor, ...], scales: list[Tensor], rescale: float, real: Tensor | None
+) -> Tensor:
     """The guided prediction, of those with all conditions, with pictures only and with none."""
-    conditioned, *_ = predictions
-    dtype = torch.promote_types(conditioned.dtype, torch.float32)
-    conditioned, *others = (prediction.to(dtype) for prediction in predictions)
-    scale, *image_scale = (beside(number, conditioned).to(dtype) for number in scales)
-    out = torch.lerp(others[0], conditioned, scale)
+    dtype = torch.promote_types(predictions[0].dtype, torch.float32)
+    full, *others = (prediction.to(dtype) for prediction in predictions)
+    scale, *image_scale = (beside(number, full).to(dtype) for number in scales)
+    out = torch.lerp(others[0], full, scale)
     if image_scale:
         out = out + (image_scale[0] - 1) * (others[0] - others[1])
     if rescale > 0:
-        wanted, had = (t.flatten(1).std(1, correction=0) for t in (conditioned, out))
-        ratio = torch.where(had > 0, wanted / had, 1)
-        ratio = torch.lerp(torch.ones_like(ratio), ratio, rescale)
-        out = out * ratio.view(-1, *[1] * (out.ndim - 1))
+        guided = scales[0] != 1 if len(scales) == 1 else (scales[0] != 1) | (scales[1] != 1)
+        out = rescaled(out, full, beside(guided, full), rescale, real)
     return out.to(predictions[0].dtype)
+
+
+def rescaled(
+    out: Tensor, full: Tensor, guided: Tensor, rescale: float, real: Tensor | None
+) -> Tensor:
+    """`out` with the deviation of `full`, as far as `rescale` says, of what is `guided`.
+
+    Frames that are not, or that are no `real` ones, neither count nor change.
+    """
+    if real is not None and out.ndim == 5:
+        guided = guided & real.to(out.device)[:, None, :, None, None]
+    counts = guided.expand(out.shape).to(out.dtype)
+    total = counts.flatten(1).sum(1).clamp(min=1)
+
+    def variance(x: Tensor) -> Tensor:
+        across = [1] * (x.ndim - 1)
+        mean = ((x * counts).flatten(1).sum(1) / total).view(-1, *across)
+        return ((x - mean).square() * counts).flatten(1).sum(1) / total
+
+    had = variance(out)
+    ratio = torch.where(had > 0, variance(full), 1) / torch.where(had > 0, had, 1)
+    factor = torch.lerp(torch.ones_like(ratio), ratio.sqrt(), rescale)
+    return torch.where(guided, out * factor.view(-1, *[1] * (out.ndim - 1)), out)

@@ -115,10 +115,9 @@ def checked(given: Mapping[str, object], batch: int | None) -> dict[str, Tensor]
     must_be_tensor(**given)
     conditions = {name: value for name, value in given.items() if isinstance(value, Tensor)}
     names = [name for name in conditions if name != "context_mask"]
-    if batch is None and names:
-        batch = len(conditions[names[0]])
     for name in names:
         value, letters = conditions[name], {"cond": "b d", "context": "b n d"}.get(name)
+        batch = len(value) if batch is None and value.ndim > 0 else batch
         of_rank = value.ndim > 0 if letters is None else value.ndim == len(letters.split())
         if not of_rank or len(value) != batch:
             raise ValueError(
@@ -143,7 +142,7 @@ def stand_ins_of(
     stand_ins: dict[str, StandIn] = {}
     for source, tensors in (("null", null), ("negative", negative)):
         if isinstance(tensors, NullConditions):
-            tensors = learned(tensors, conditions)
+            tensors = learned(tensors, conditions.keys() - (negative or {}).keys(), conditions)
         if not tensors:
             continue
         if "context" in tensors:
@@ -159,11 +158,13 @@ def stand_ins_of(
     return stand_ins
 
 
-def learned(null: NullConditions, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The stand-ins of `null` for these `conditions`: a vector (d), and one token (1 d)."""
+def learned(
+    null: NullConditions, names: set[str], conditions: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """The stand-ins of `null` for `conditions` of these names: a vector (d), and a token (1 d)."""
     nulls = {}
     for name, parameter in (("cond", null.cond), ("context", null.context)):
-        if name not in conditions:
+        if name not in names:
             continue
         given = conditions[name]
         if parameter is None or parameter.shape != given.shape[-1:]:

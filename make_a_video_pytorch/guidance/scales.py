@@ -13,15 +13,26 @@ from torch import Tensor
 
 from make_a_video_pytorch.ops.checks import is_one_of
 
-Scale = Tensor | SupportsFloat | Sequence[float]
+Scale = Tensor | SupportsFloat | Sequence[object]
 
 
-def is_one(scale: Scale | None) -> bool:
-    """Whether it is known to be 1, without a look at a tensor, or there is none."""
-    return scale is None or (isinstance(scale, (int, float)) and scale == 1)
+def as_numbers(name: str, scale: Scale) -> Tensor | float:
+    """A number of Python, NumPy or torch as a float, or as the tensor that it is; more as a tensor.
+
+    Raises:
+        TypeError: if it is not of numbers.
+    """
+    if isinstance(scale, Tensor):
+        return scale
+    try:
+        if isinstance(scale, SupportsFloat) and getattr(scale, "ndim", 0) == 0:
+            return float(scale)
+        return torch.as_tensor(scale)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"`{name}` (={scale!r}) must be a number, or of numbers") from error
 
 
-def as_scale(name: str, scale: Scale, x: Tensor) -> Tensor:
+def as_scale(name: str, scale: Tensor | float, x: Tensor) -> Tensor:
     """A `scale` as (b|1 f|1), for the image or video `x`.
 
     Raises:
@@ -31,7 +42,7 @@ def as_scale(name: str, scale: Scale, x: Tensor) -> Tensor:
     dtype = torch.promote_types(x.dtype, torch.float32)
     numbers = torch.as_tensor(scale, dtype=dtype, device=x.device)
     batch, frames = x.shape[0], x.shape[2] if x.ndim == 5 else 1
-    if numbers.ndim < 2 and numbers.numel() == 1:
+    if numbers.numel() == 1:
         return numbers.reshape(1, 1)
     if numbers.ndim == 1 and batch == frames == len(numbers):
         raise ValueError(
@@ -58,12 +69,13 @@ def within(interval: Sequence[float], timestep: object, x: Tensor) -> Tensor:
     low, high = interval
     if isinstance(timestep, tuple) and len(timestep) == 1:  # as `per_frame` marks it
         (timestep,) = timestep
-    if not isinstance(timestep, (Tensor, int, float)):
+    if not isinstance(timestep, (Tensor, SupportsFloat)):
         raise ValueError(
-            f"`timestep` (={timestep!r}) must be given first after `x`, or by its name, with an "
-            "`interval`"
+            f"`timestep` (={timestep!r}) must be a number or a tensor, given first after `x` or by "
+            "its name, with an `interval`"
         )
     numbers = torch.as_tensor(timestep, device=x.device)
+    numbers = numbers.to(torch.promote_types(numbers.dtype, torch.float32))  # as wide as bounds
     frames = x.shape[2] if x.ndim == 5 else 1
     numbers = numbers.reshape(-1, 1) if numbers.ndim < 2 else numbers
     shape = tuple(numbers.shape)

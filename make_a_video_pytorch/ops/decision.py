@@ -199,7 +199,7 @@ def as_bools(**argument: Tensor) -> Tensor:
                 f"`{name}` (with {other[0].item()}) must be of bools, or hold only 0, for tokens "
                 "that are not to be seen, and 1"
             )
-    return mask != 0
+    return mask > 0  # unseen, a mask that is added to scores is never taken for its opposite
 
 
 def hide(video: Tensor, frame_mask: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -25,6 +26,8 @@ def map_leaves(
     `leaves`, and come back as what they were: the same object, where no leaf of it has changed.
     """
     if isinstance(tree, leaves):
+        return function(tree, name)
+    if isinstance(tree, (Tensor, int, float)):  # a compiler cannot look into a symbolic number
         return function(tree, name)
     old: dict[object, object]
     if is_dataclass(tree):

@@ -62,6 +62,14 @@ def test_which_pictures_are_dropped_can_be_said():
     assert not kept["cond_images"].any()
 
 
+def test_of_which_samples_pictures_are_dropped_follows_from_those_of_the_rest():
+    """Where those are said, and nothing is said of pictures, no other draw is made."""
+    given = {"cond": torch.ones(50, 1), "cond_images": torch.ones(50, 1, 1, 1)}
+    rows = torch.rand(50) < 0.5
+    kept = drop_conditions(rows, **given)
+    assert torch.equal(kept["cond_images"].flatten() == 0, rows)
+
+
 def test_conditions_of_other_names_become_what_null_says():
     null = {"encoder_hidden_states": torch.randn(5, 6)}
     kept = drop_conditions(torch.tensor([False, True]), null=null, encoder_hidden_states=TEXT)
@@ -89,6 +97,10 @@ def test_masks_are_taken_as_tokenizers_give_them(dtype):
         (
             lambda: drop_conditions(0.1),
             "`cond`, `context`, `cond_images` or another condition must be given",
+        ),
+        (
+            lambda: drop_conditions(0.1, cond=torch.tensor(1.0)),
+            r"`cond` \(shape \(\)\) must be \(b d\)",
         ),
         (
             lambda: drop_conditions(1.5, cond=torch.zeros(2, 4)),

@@ -284,7 +284,7 @@ def test_gradients_go_through_it():
         ),
         (
             lambda: guide(print, 2.0, interval=(0, 9))(torch.zeros(2, 1), cond=torch.zeros(2, 4)),
-            r"`timestep` \(=None\) must be given first after `x`",
+            r"`timestep` \(=None\) must be a number or a tensor, given first after `x`",
         ),
         (lambda: guide(print, 2.0, rescale=1.5), r"`rescale` \(=1.5\) must be between 0 and 1"),
         (
@@ -297,6 +297,94 @@ def test_gradients_go_through_it():
 def test_wrong_calls_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_what_is_not_guided_is_not_rescaled():
+    unet, video = trained_unet(), torch.randn(CLIP, dtype=torch.float64)
+    given = doubled(conditions("cond"))
+    levels = torch.tensor([[100, 500, 500, 900]]).expand(2, 4)
+    guided = guide(unet, 7.5, rescale=0.7, interval=(200, 800))
+    out, lead = guided(video, levels, **given), unet(video, levels, **given)
+    torch.testing.assert_close(out[:, :, [0, 3]], lead[:, :, [0, 3]])
+    # of the guided frames the deviation is that of the conditioned ones
+    whole = guide(unet, 7.5, rescale=1, interval=(200, 800))(video, levels, **given)
+    ours, theirs = (t[:, :, 1:3].flatten(1).std(1) for t in (whole, lead))
+    torch.testing.assert_close(ours, theirs)
+    frames = guide(unet, torch.tensor([1.0, 3, 3, 1]), rescale=1)(video, 7, **given)
+    torch.testing.assert_close(frames[:, :, [0, 3]], unet(video, 7, **given)[:, :, [0, 3]])
+
+
+def test_padding_has_no_say_in_the_deviation():
+    unet, video = trained_unet(), torch.randn(CLIP, dtype=torch.float64)
+    given = doubled(conditions("cond"))
+    mask = torch.tensor([[True, True, False, False], [True] * 4])
+    out = guide(unet, 7.5, rescale=0.7)(video, 7, frame_mask=mask, **given)
+    short = guide(unet, 7.5, rescale=0.7)(video[:1, :, :2], 7, cond=given["cond"][:1])
+    torch.testing.assert_close(out[:1, :, :2], short)
+    assert not out[0, :, 2:].any()
+
+
+def test_an_interval_holds_for_pictures_too():
+    unet, video = trained_unet(), torch.randn(CLIP, dtype=torch.float64)
+    given = doubled(conditions("cond")) | {"cond_images": torch.randn(2, 2, 8, 12).double()}
+    guided = guide(unet, 3, image_scale=2, interval=(200, 800))
+    timesteps = torch.tensor([100, 500])
+    out, lead = guided(video, timesteps, **given), unet(video, timesteps, **given)
+    torch.testing.assert_close(out[0], lead[0])
+    assert not torch.allclose(out[1], lead[1], atol=1e-2)
+
+
+def test_numbers_may_change_in_a_graph(dynamo):
+    def model(x, timestep, *, cond):
+        return x * timestep + cond[:, :, None, None]
+
+    guided = guide(model, 3.0)
+    compiled = torch.compile(guided, fullgraph=True, backend="eager")
+    x, cond = torch.randn(2, 3, 4, 5), torch.randn(2, 3)
+    for timestep in (5, 6, 7, 5.0, 6.5):
+        torch.testing.assert_close(compiled(x, timestep, cond=cond), guided(x, timestep, cond=cond))
+
+
+def test_what_is_repeated_already_is_refused():
+    unet, video, cond = trained_unet(), torch.randn(1, 3, 4, 8, 12).double(), torch.randn(1, 4)
+    with pytest.raises(
+        ValueError, match=r"`args\[1\]` \(shape \(2,\)\) must be \(b ...\), with b = 1"
+    ):
+        guide(unet, 3.0)(video, torch.tensor([5, 900]), cond=cond)
+    with pytest.raises(ValueError, match=r"`cond_images` \(shape \(2, 2, 8, 12\)\) must be"):
+        guide(unet, 3.0)(video, 5, cond=cond, cond_images=torch.zeros(2, 2, 8, 12))
+
+
+def test_a_result_without_a_batch_is_refused():
+    x, cond = torch.zeros(2, 3), torch.ones(2, 3)
+    for result in (torch.tensor(1.0), {"loss": 5}, None):
+        with pytest.raises(ValueError, match=r"`unet` \(gave a \w+\) must give tensors"):
+            guide(lambda x, *, cond, result=result: result, 3.0)(x, cond=cond)
+    both = guide(lambda x, *, cond: (cond, cond > 0, len(cond)), 3.0)(x, cond=cond)
+    assert both[0].unique().tolist() == [3]
+    assert both[1].shape == (2, 3)
+    assert both[1].all()
+    with pytest.raises(TypeError, match=r"`x` \(a list\) must be a tensor"):
+        guide(lambda x, *, cond: x, 3.0)([1.0], cond=cond)
+
+
+def test_conditions_that_are_none_are_passed_on():
+    def model(x, *, cond, context):
+        assert context is None
+        return x + cond
+
+    x, cond = torch.zeros(2, 3), torch.ones(2, 3)
+    assert guide(model, 3.0)(x, cond=cond, context=None).unique().tolist() == [3]
+
+
+def test_what_is_negative_needs_nothing_learned():
+    null, negative = NullConditions(cond_dim=4), {"context": torch.randn(2, 6)}
+    unet, video = trained_unet(), torch.randn(CLIP, dtype=torch.float64)
+    given = doubled(conditions("cond", "context"))
+    out = guide(unet, 3.0, null=null, negative=negative)(video, 7, **given)
+    away = unet(video, 7, context=negative["context"].expand(2, 2, 6).double())
+    lead = unet(video, 7, **given)
+    torch.testing.assert_close(out, away + 3 * (lead - away))
 
 
 @pytest.mark.parametrize("scale", ["7", None, {}])

@@ -1,11 +1,13 @@
 """A scale is of all, of the samples, of the frames, or of both, and never of either."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
 
 from make_a_video_pytorch import per_frame
-from make_a_video_pytorch.guidance.scales import as_scale, beside, is_one, within
+from make_a_video_pytorch.guidance.scales import as_numbers, as_scale, beside, within
 
 VIDEO = torch.randn(3, 2, 5, 4, 6, dtype=torch.float64)
 
@@ -53,13 +55,18 @@ def test_other_shapes_are_refused(shape):
         as_scale("image_scale", torch.ones(shape), VIDEO)
 
 
-def test_one_is_known_without_a_look_at_a_tensor():
-    assert is_one(1)
-    assert is_one(1.0)
-    assert is_one(None)
-    assert not is_one(0)
-    assert not is_one(torch.tensor(1))
-    assert not is_one([1.0])
+def test_numbers_of_python_and_numpy_are_floats_and_more_of_them_a_tensor():
+    for one in (7, 7.0, np.float32(7), np.int64(7), np.array(7.0), Fraction(7)):
+        assert as_numbers("scale", one) == 7
+        assert type(as_numbers("scale", one)) is float
+    tensor = torch.tensor(7)
+    assert as_numbers("scale", tensor) is tensor
+    for more in ([1, 2], (1.0, 2), range(1, 3), np.array([1.0, 2]), [np.float32(1), tensor - 5]):
+        assert as_numbers("scale", more).tolist() == [1, 2]
+    assert as_numbers("scale", [[1], [2]]).shape == (2, 1)
+    for wrong in ("7", [1, "2"], [[1], [2, 3]]):
+        with pytest.raises(TypeError, match=r"`scale` \(=.*\) must be a number, or of numbers"):
+            as_numbers("scale", wrong)
 
 
 def test_an_interval_holds_both_of_its_ends():
@@ -72,8 +79,16 @@ def test_an_interval_holds_both_of_its_ends():
         assert within((301, 800), timestep, VIDEO).tolist() == [[False]]
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.bfloat16, torch.float16])
+def test_an_interval_holds_for_timesteps_of_any_dtype(dtype):
+    hundred = torch.tensor(100, dtype=dtype)
+    assert within((50, 800), hundred, VIDEO).item()
+    assert not within((101, 800), hundred, VIDEO).item()
+    assert within((100, 800), np.int64(100), VIDEO).item()
+
+
 def test_an_interval_needs_a_timestep():
-    with pytest.raises(ValueError, match=r"`timestep` \(=None\) must be given first after `x`"):
+    with pytest.raises(ValueError, match=r"`timestep` \(=None\) must be a number or a tensor"):
         within((0, 9), None, VIDEO)
     for shape in ((2,), (3, 2), (3, 5, 1)):
         with pytest.raises(ValueError, match=r"`timestep` \(shape .* with b = 3 and f = 5"):

@@ -70,3 +70,5 @@ def test_a_mask_that_is_added_to_scores_is_refused(value):
 def test_a_mask_is_not_looked_at_in_a_graph(dynamo):
     compiled = torch.compile(lambda mask: as_bools(mask=mask), fullgraph=True, backend="eager")
     assert compiled(torch.tensor([0, 1])).tolist() == [False, True]
+    # one that is added to scores hides all, and is never its opposite
+    assert compiled(torch.tensor([0.0, -1e4])).tolist() == [False, False]
