@@ -16,7 +16,7 @@ def parser_of(description: str | None) -> Parser:
     add("--data", default="digits", help="`digits`, a video, a folder of them, or 'shards/*.tar'")
     add("--images", type=Path, metavar="FOLDER", help="pictures for the first phase, not frames")
     add("--text-encoder", type=Path, metavar="FOLDER", help="of transformers, for captions")
-    add("--vae", type=Path, metavar="FOLDER", help="an AutoencoderKL, in whose latents to train")
+    add("--vae", type=Path, metavar="FOLDER", help="an autoencoder, in whose latents to train")
     add("--cache", type=Path, default=Path("runs/cache"), help="folder for encoded texts, latents")
     add("--strict-data", action="store_true", help="end at the first file that cannot be used")
     add(
@@ -113,9 +113,10 @@ def check(args: argparse.Namespace) -> None:
     for name in ("images", "text_encoder", "vae", "buckets", "inflate"):
         if args.data == "digits" and getattr(args, name):
             raise DataError(f"--{name.replace('_', '-')} is for videos: give them by --data")
-    for name in ("vae", "buckets"):
+    for name in ("vae", "buckets", "strict_data"):
         if args.data.endswith(".tar") and getattr(args, name):
-            raise DataError(f"--{name} is for videos in files, and not in shards")
+            option = f"--{name.replace('_', '-')}"
+            raise DataError(f"{option} is for videos in files, and not in shards")
     for name in ("config", "joint", "images"):
         if args.inflate is not None and getattr(args, name):
             raise DataError(f"--{name} has no use with --inflate: the image model stays as it is")

@@ -452,7 +452,7 @@ def test_it_trains_on_shards(folder, tmp_path, capsys):
     assert on(pattern, out=tmp_path / "out") == 0
     few = ["--clips", "2", "--sampling-steps", "1", "--steps-video", "3"]
     assert train.main(["--resume", "--out", str(tmp_path / "out"), *few]) == 0
-    for option in ("--buckets", "--vae"):
+    for option in ("--buckets", "--vae", "--strict-data"):
         with pytest.raises(SystemExit, match="2"):
             on(pattern, option, *["x"] * (option == "--vae"), out=tmp_path / "other")
         error = capsys.readouterr().err
