@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from cache import reason_of
 from errors import DataError
 from inflated import Inflated
 from safetensors.torch import load_file
@@ -99,8 +100,7 @@ def clips_of(checkpoint: Path) -> tuple[str, int, int]:
 
 def not_of_a_unet(checkpoint: Path, error: Exception) -> DataError:
     """What to raise for a checkpoint that is not of a SpaceTimeUnet."""
-    reason = next(iter(str(error).splitlines()), type(error).__name__)
-    return DataError(f"{checkpoint} is not of a SpaceTimeUnet: {reason}")
+    return DataError(f"{checkpoint} is not of a SpaceTimeUnet: {reason_of(error)}")
 
 
 def tried(unet: SpaceTimeUnet | Inflated, frames: int, size: int) -> SpaceTimeUnet | Inflated:

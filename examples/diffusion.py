@@ -62,6 +62,13 @@ def diffusion_loss(
     return F.mse_loss(predicted, noise if kind == "epsilon" else x)
 
 
+def high_timesteps(scheduler: DDPMScheduler, count: int, generator: Generator) -> Tensor:
+    """Random timesteps (count), most of them where the noise is high and conditions tell most."""
+    steps = scheduler.config.num_train_timesteps
+    uniform = torch.rand(count, generator=generator)
+    return ((1 - uniform**2) * steps).long().clamp(max=steps - 1)
+
+
 def optimizer_for(unet: nn.Module) -> AdamW:
     """AdamW without weight decay on norms, biases and whatever starts as the identity.
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import diffusers
+from cache import reason_of
 from diffusers import DDPMScheduler
 from diffusion import SCHEDULE
 from errors import DataError
@@ -58,8 +59,8 @@ class Inflated(nn.Module):
             image_model = getattr(diffusers, name).from_pretrained(place, local_files_only=True)
             video_model = inflate(image_model)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise DataError(f"{folder} holds no image model of diffusers: {reason}") from error
+            problem = f"{folder} holds no image model of diffusers: {reason_of(error)}"
+            raise DataError(problem) from error
         return cls(InflatedDiffusersModel(video_model), schedule_in(folder))
 
     @classmethod

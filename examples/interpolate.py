@@ -23,7 +23,16 @@ from checkpoints import clips_of, last_checkpoint, load_unet
 from clips import open_clips, rate, write_videos
 from command_line import Parser, add_shared_options, make_folder, positive
 from diffusers import DDPMScheduler
-from diffusion import SCHEDULE, averaged, diffusion_loss, fit, optimizer_for, psnr, sample
+from diffusion import (
+    SCHEDULE,
+    averaged,
+    diffusion_loss,
+    fit,
+    high_timesteps,
+    optimizer_for,
+    psnr,
+    sample,
+)
 from errors import DataError
 from torch import Generator, Tensor
 
@@ -78,9 +87,7 @@ def train(
         batch = clips(args.batch, frames, generator)
         clip, told = batch.videos, rate(unet, batch, args.device)
         model = partial(unet, cond_images=kept_frames(clip, kept).to(args.device), **told)
-        uniform = torch.rand(args.batch, generator=generator)
-        noisy = ((1 - uniform**2) * scheduler.config.num_train_timesteps).long()
-        noisy = noisy.clamp(max=scheduler.config.num_train_timesteps - 1)
+        noisy = high_timesteps(scheduler, args.batch, generator)
         return diffusion_loss(model, scheduler, clip, generator, args.device, noisy)
 
     fit(

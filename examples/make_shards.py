@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import deque
 from pathlib import Path
 
 from command_line import Parser, make_folder, positive
@@ -38,7 +39,7 @@ def write_shards(files: list[Indexed], out: Path, most: int) -> dict[str, int]:
     """Write the files into shards of at most so many bytes; how many each has, by its name."""
     library = webdataset()
     counts: dict[str, int] = {}
-    waiting = list(enumerate(files))
+    waiting = deque(enumerate(files))
     with tqdm(total=len(files), desc="shards", unit="file") as bar:
         while waiting:
             name, size, count = f"clips-{len(counts):06d}.tar", 0, 0
@@ -46,11 +47,11 @@ def write_shards(files: list[Indexed], out: Path, most: int) -> dict[str, int]:
             with temporary.open("wb") as whole, library.TarWriter(whole) as shard:
                 while waiting:
                     number, file = waiting[0]
-                    content = file.item.path.read_bytes()
-                    if count and size + len(content) > most:
+                    if count and size + file.item.path.stat().st_size > most:
                         break
+                    content = file.item.path.read_bytes()
                     shard.write(sample_of(number, file, content))
-                    waiting.pop(0)
+                    waiting.popleft()
                     size, count = size + len(content), count + 1
                     bar.update()
             temporary.rename(out / name)

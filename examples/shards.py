@@ -54,7 +54,7 @@ class Shards(Clips):
         self.pattern, self.shape, self.longest = pattern, shape, shape.frames
         self.process = process()  # here, as a worker may not know
         paths = paths_of(pattern)
-        counted = [(path, count) for path, count in zip(paths, counts_of(paths), strict=True)]
+        counted = zip(paths, counts_of(paths), strict=True)
         self.shards = [(path, count) for path, count in counted if count]
         if not self.shards:
             raise DataError(f"no clip in {pattern}")

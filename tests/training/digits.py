@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from clips import MovingDigits
 from diffusers import DDPMScheduler
-from diffusion import SCHEDULE, averaged, diffusion_loss, fit, optimizer_for
+from diffusion import SCHEDULE, averaged, diffusion_loss, fit, high_timesteps, optimizer_for
 from torch import Generator, Tensor, nn
 
 from make_a_video_pytorch import SpaceTimeUnet
@@ -44,15 +43,11 @@ def train(
     """Train the parameters of `module` by the model that `model_for` a batch; the averaged one."""
     digits, scheduler = MovingDigits(SIZE), DDPMScheduler(**SCHEDULE)
     ema, optimizer = averaged(module), optimizer_for(module)
-    count = scheduler.config.num_train_timesteps
 
     def loss_of(generator: Generator) -> Tensor:
         clips = digits(batch, frames, generator).videos
         x = clips if frames > 1 else clips.squeeze(2)
-        timesteps = None
-        if most_noise:  # where conditions have the most to tell
-            timesteps = (1 - torch.rand(batch, generator=generator) ** 2) * count
-            timesteps = timesteps.long().clamp(max=count - 1)
+        timesteps = high_timesteps(scheduler, batch, generator) if most_noise else None
         return diffusion_loss(model_for(x, generator), scheduler, x, generator, "cpu", timesteps)
 
     fit(module, ema, optimizer, loss_of, phase="training", steps=steps, lr=lr, seed=0)
