@@ -6,7 +6,17 @@ here = Path(__file__).parent
 integrations = ["dalle2-pytorch>=1.15.6", "imagen-pytorch>=2.1"]
 wrapped = ["accelerate>=1.0", "onnxruntime>=1.20", "onnxscript>=0.5", "peft>=0.17", "torchao>=0.13"]
 inflated = ["denoising-diffusion-pytorch>=2.3.4", "diffusers>=0.30", "timm>=1.0.31", "torchvision"]
-examples = ["av>=14.2", "diffusers>=0.30", "numpy", "pillow", "safetensors", "scikit-learn", "tqdm"]
+examples = [
+    "accelerate>=1.0",
+    "av>=14.2",
+    "diffusers>=0.30",
+    "matplotlib>=3.8",
+    "numpy",
+    "pillow",
+    "safetensors",
+    "scikit-learn",
+    "tqdm",
+]
 checked = ["mypy>=1.19", "pytest-cov>=6", "ruff>=0.8"]
 
 setup(
@@ -43,6 +53,7 @@ setup(
             "hypothesis>=6.100",
             "pytest>=8",
             "setuptools>=77",
+            "tensorboard>=2.18",
             "transformers>=4.48",
             "webdataset>=1.0",
         ],

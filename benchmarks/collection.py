@@ -23,12 +23,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import av
 import numpy as np
 import torch
+from batch import Batch
 from buckets import Shape
-from collection import Batch, Clips
+from collection import Clips
 from diffusers import DDPMScheduler
 from diffusion import SCHEDULE, diffusion_loss, optimizer_for
+from draws import Draws
 from loading import batches
-from torch import Generator
 
 from make_a_video_pytorch import SpaceTimeUnet
 
@@ -80,7 +81,7 @@ def stepping() -> Callable[[Batch], None]:
     optimizer, scheduler = optimizer_for(unet), DDPMScheduler(**SCHEDULE)
 
     def step(batch: Batch) -> None:
-        loss = diffusion_loss(unet, scheduler, batch.videos, Generator(), "cpu")
+        loss = diffusion_loss(unet, scheduler, batch.videos, Draws(0, 0), "cpu")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -96,7 +97,7 @@ def per_second(
     times = []
     for _ in range(steps):
         start = time.perf_counter()
-        batch = following(Generator())
+        batch = following(Draws(0, 0))
         if step is not None:
             step(batch)
         times.append(time.perf_counter() - start)

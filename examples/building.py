@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from batch import Batch
 from buckets import Shape, shapes_about
 from checkpoints import checkpoints, load_unet, tried
 from clips import MovingDigits, rate
-from collection import Batch, Clips, Pictures
-from diffusion import Model
+from collection import Clips, Collection, Pictures
 from errors import DataError
 from inflated import Inflated
 from latents import Autoencoder
 from loading import Source
 from shards import Shards
 from texts import TextEncoder
-from torch import Generator
+from torch import Tensor
 
 from make_a_video_pytorch import SpaceTimeUnet
 from make_a_video_pytorch.guidance import drop_conditions
@@ -117,17 +116,26 @@ def start(
     return unet
 
 
+class Sources(NamedTuple):
+    """Where images and clips come from, and those that are never trained on."""
+
+    images: Source
+    clips: Source
+    held_out: Source | None
+
+
 def sources(
     args: argparse.Namespace, encoders: Encoders, unet: SpaceTimeUnet | Inflated
-) -> tuple[Source, Source]:
-    """Where images and clips come from."""
+) -> Sources:
+    """Those that the command line asks for."""
     if args.data == "digits":
         digits = MovingDigits(args.size)
-        return digits, digits
+        return Sources(digits, digits, MovingDigits(args.size, held_out=True))
     shapes = [Shape(args.frames, args.size, args.size)]
     if args.data.endswith(".tar"):
+        print("nothing of shards is held out: no held-out loss is measured")
         clips: Clips = Shards(args.data, shapes[0], fps=tuple(args.fps))
-        return with_encoders(args, encoders, shapes, clips)
+        return Sources(*with_encoders(args, encoders, shapes, clips), None)
     if args.buckets:
         multiple = unet.image_size_multiple * encoders.factor
         shapes = shapes_about(
@@ -135,14 +143,19 @@ def sources(
         )
     rates = {"fps": tuple(args.fps), "sequence_fps": args.sequence_fps}
     reading = {"strict": args.strict_data, "cache": args.out}
-    return with_encoders(args, encoders, shapes, Clips(Path(args.data), shapes, **rates, **reading))
+    clips = Clips(Path(args.data), shapes, **rates, **reading)
+    images, clips = with_encoders(args, encoders, shapes, clips)
+    held_out = clips.of_what_is_held_out()
+    if held_out is None:
+        print("no video is long enough to hold some out: no held-out loss is measured")
+    return Sources(images, clips, held_out)
 
 
 def with_encoders(
     args: argparse.Namespace, encoders: Encoders, shapes: list[Shape], clips: Clips
-) -> tuple[Source, Source]:
+) -> tuple[Collection, Clips]:
     """The images beside `clips`, and the clips, once all is encoded that is to be."""
-    images = clips
+    images: Collection = clips
     if args.images is not None:
         images = Pictures(args.images, shapes, strict=args.strict_data, cache=args.out)
     if encoders.texts is not None:
@@ -155,21 +168,16 @@ def with_encoders(
     return images, clips
 
 
-def conditioned(
-    unet: SpaceTimeUnet | Inflated,
-    encoders: Encoders,
-    batch: Batch,
-    device: str,
-    generator: Generator,
-) -> Model:
-    """`unet`, told what is known of a batch, names and texts now and then not."""
+def conditions(
+    unet: SpaceTimeUnet | Inflated, encoders: Encoders, batch: Batch, dropped: Tensor | None = None
+) -> dict[str, Tensor]:
+    """What `unet` is told of a batch, but for the names and texts of those that are `dropped`."""
     given = {}
     if batch.names is not None:
         given["cond"] = batch.names
     if encoders.texts is not None:
         given |= encoders.texts.conditions(batch.texts)
-    if given:
+    if given and dropped is not None:
         null = None if encoders.texts is None else encoders.texts.nothing()
-        given = drop_conditions(0.1, **given, null=null, generator=generator)
-    given = {name: value.to(device) for name, value in given.items()}
-    return partial(unet, **given, **rate(unet, batch, device))
+        given = drop_conditions(dropped, **given, null=null)
+    return {**given, **rate(unet, batch, "cpu")}

@@ -9,12 +9,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from accelerate import Accelerator
 from cache import reason_of
-from errors import DataError
+from errors import DataError, RunError
 from inflated import Inflated
+from options import option_of
+from safetensors import SafetensorError
 from safetensors.torch import load_file
+from sharding import shard_state, whole
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel
@@ -23,25 +28,52 @@ from make_a_video_pytorch import SpaceTimeUnet
 from make_a_video_pytorch.integrations.diffusers import InflatedDiffusersModel, SpaceTimeUnetModel
 
 
-def save_checkpoint(
-    out: Path, step: int, unet: nn.Module, ema: AveragedModel, optimizer: AdamW, training: dict
-) -> None:
-    """Write the checkpoint of `step` and remove those before it."""
-    target = out / f"checkpoint-{step:06d}"
-    temporary = out / ".checkpoint"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    averaged_unet = ema.module
+class Training(NamedTuple):
+    """What a training goes on from."""
+
+    unet: nn.Module
+    ema: AveragedModel
+    optimizer: AdamW
+    accelerator: Accelerator
+    bare: SpaceTimeUnet | Inflated | None = None  # if sharded: to be saved with their weights
+
+
+def save_checkpoint(out: Path, step: int, training: Training, options: dict) -> None:
+    """Write the checkpoint of `step` and remove those before it; all processes must ask for it.
+
+    Raises:
+        RunError: if it cannot be written. The one before is then still there.
+    """
+    unet, ema, optimizer, accelerator, averaged_unet = training
+    state = {"unet": unet.state_dict(), "ema": ema.state_dict()}
+    state = whole({**state, "optimizer": optimizer.state_dict(), "step": step})
+    if not accelerator.is_main_process:
+        return
+    if accelerator.scaler is not None:
+        state["scaler"] = accelerator.scaler.state_dict()
+    if averaged_unet is None:
+        averaged_unet = ema.module
+    else:
+        prefix = "module."
+        weights = {k.removeprefix(prefix): v for k, v in state["ema"].items() if prefix in k}
+        averaged_unet.load_state_dict(weights)
     if isinstance(averaged_unet, SpaceTimeUnet):
-        averaged_unet = SpaceTimeUnetModel.from_unet(averaged_unet, sample_size=training["size"])
-    averaged_unet.save_pretrained(temporary)
-    (temporary / "training.json").write_text(json.dumps(training, indent=2))
-    state = {"step": step, "unet": unet.state_dict(), "optimizer": optimizer.state_dict()}
-    torch.save({**state, "ema": ema.state_dict()}, temporary / "training.pt")
-    older = checkpoints(out)
-    temporary.rename(target)
+        averaged_unet = SpaceTimeUnetModel.from_unet(averaged_unet, sample_size=options["size"])
+    target, temporary = out / f"checkpoint-{step:06d}", out / ".checkpoint"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        averaged_unet.save_pretrained(temporary)
+        (temporary / "training.json").write_text(json.dumps(options, indent=2))
+        torch.save(state, temporary / "training.pt")
+        older = checkpoints(out)
+        temporary.rename(target)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise RunError(f"{target} cannot be written: {reason_of(error)}") from error
     for path in older:
-        shutil.rmtree(path)
+        if path != target:  # whole, or gone
+            shutil.rmtree(path.rename(temporary))
 
 
 def checkpoints(out: Path) -> list[Path]:
@@ -93,7 +125,7 @@ def clips_of(checkpoint: Path) -> tuple[str, int, int]:
     options = options_of(checkpoint)
     for name in ("inflate", "vae", "text_encoder"):
         if options.get(name):
-            option = f"--{name.replace('_', '-')}"
+            option = option_of(name)
             raise DataError(f"{checkpoint} was trained with {option}, which is not read here")
     return options["data"], options["size"], options["frames"]
 
@@ -113,15 +145,20 @@ def tried(unet: SpaceTimeUnet | Inflated, frames: int, size: int) -> SpaceTimeUn
     return unet
 
 
-def load_training(
-    checkpoint: Path, unet: nn.Module, ema: AveragedModel, optimizer: AdamW, device: str
-) -> int:
-    """Load what training goes on from; return the number of steps taken."""
-    state = torch.load(checkpoint / "training.pt", map_location=device, weights_only=True)
+def load_training(checkpoint: Path, unet: nn.Module, ema: AveragedModel) -> dict:
+    """Load the weights that training goes on from; return what else is known, the `step` too."""
+    state = torch.load(checkpoint / "training.pt", map_location="cpu", weights_only=True)
     unet.load_state_dict(state["unet"])
     ema.load_state_dict(state["ema"])
+    return state
+
+
+def load_optimizer(checkpoint: Path, state: dict, training: Training) -> None:
+    """Load what `load_training` gave of the optimizer, and of the scaler of its gradients."""
     try:
-        optimizer.load_state_dict(state["optimizer"])
+        training.optimizer.load_state_dict(state["optimizer"])
+        shard_state(training.optimizer)
     except ValueError:  # of other parameters, as those of 1.0.0
         print(f"{checkpoint} is of an earlier version: the weights go on, the optimizer anew")
-    return state["step"]
+    if training.accelerator.scaler is not None and "scaler" in state:
+        training.accelerator.scaler.load_state_dict(state["scaler"])

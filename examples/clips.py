@@ -7,12 +7,15 @@ what a model has made of them.
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import torch
 import torch.nn.functional as F
+from batch import Batch
 from buckets import Shape
-from collection import Batch, Clips
+from collection import Clips
 from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Generator, Tensor
@@ -79,35 +82,53 @@ def open_clips(data: str, size: int, frames: int, held_out: bool = False) -> Mov
     return Clips(Path(data), [Shape(frames, size, size)], held_out=held_out)
 
 
-def rate(unet: SpaceTimeUnet, batch: Batch, device: str) -> dict[str, Tensor]:
+def rate(unet: SpaceTimeUnet, batch: Batch, device: str | torch.device) -> dict[str, Tensor]:
     """The frames per second of a batch, as a condition, if `unet` takes it and they are known."""
     known = unet.config["condition_on_fps"] and batch.fps is not None
     return {"fps": batch.fps.to(device)} if known else {}
 
 
-def write_videos(videos: Tensor, out: Path, name: str = "samples", fps: float = 8.0) -> None:
-    """Write `samples.gif` and the contact sheet `samples.png`: a row a video, a column a frame."""
+def write_videos(
+    videos: Tensor, out: Path, name: str = "samples", fps: float = 8.0
+) -> tuple[Path, Path, Path]:
+    """Write videos (b c f h w) as `samples.gif`, `samples.mp4` and a contact sheet, `samples.png`.
+
+    In the sheet a row is a video and a column a frame. The paths are returned.
+    """
     enlarge = max(64 // videos.shape[-1], 1)
     pixels = ((videos + 1) * 127.5).round().byte().movedim(1, -1)  # b f h w c
     pixels = pixels.repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
     pixels = F.pad(pixels, (0, 0, 1, 1, 1, 1), value=64)  # a thin frame around each picture
-
-    def image(array: Tensor) -> Image.Image:
-        return Image.fromarray(array.squeeze(-1).numpy())
-
     sheet = torch.cat([torch.cat(list(video), 1) for video in pixels], 0)
-    image(sheet).save(out / f"{name}.png")
     columns = math.ceil(math.sqrt(len(pixels)))
     spare = -len(pixels) % columns
     filled = torch.cat((pixels, pixels.new_zeros(spare, *pixels.shape[1:])))
     moments = [
-        image(torch.cat([torch.cat(list(row), 1) for row in frame.split(columns)], 0))
+        torch.cat([torch.cat(list(row), 1) for row in frame.split(columns)], 0)
         for frame in filled.unbind(1)
     ]
-    moments[0].save(
-        out / f"{name}.gif",
-        save_all=True,
-        append_images=moments[1:],
-        duration=round(1000 / fps),
-        loop=0,
-    )
+    gif, mp4, png = (out / f"{name}.{kind}" for kind in ("gif", "mp4", "png"))
+    image(sheet).save(png)
+    images = [image(moment) for moment in moments]
+    images[0].save(gif, save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0)
+    write_mp4(moments, mp4, fps)
+    return gif, mp4, png
+
+
+def image(pixels: Tensor) -> Image.Image:
+    """Pixels (h w c) of bytes as a picture, grey if they have one channel."""
+    return Image.fromarray(pixels.squeeze(-1).numpy())
+
+
+def write_mp4(frames: list[Tensor], path: Path, fps: float) -> None:
+    """Write frames (h w c) of bytes as H.264, in a form that browsers play."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+        height, width = frames[0].shape[:2]
+        stream.height, stream.width = height + height % 2, width + width % 2  # as 4:2:0 asks for
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            padded = F.pad(frame, (0, 0, 0, width % 2, 0, height % 2))
+            picture = padded.expand(-1, -1, 3).contiguous().numpy()
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())

@@ -6,31 +6,22 @@ beside the data, and made anew for files that have changed. Only the frames draw
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
+from batch import Batch
 from buckets import Shape, bucket_of, nearest, shuffled
-from decoding import Picture, read_frames, read_picture
+from draws import Draws
 from errors import DataError
 from folder import pictures_in, videos_in, warn
-from index import Indexed, indexed, refuse
+from index import Indexed, as_clip, indexed, pictures_of, refuse
 from latents import AT_ONCE, Autoencoder, read_latents
 from torch import Generator, Tensor
 from tqdm import tqdm
 
 from make_a_video_pytorch.recipes import sample_clip, sample_fps
-
-
-class Batch(NamedTuple):
-    """Clips of one size, and what is known of each."""
-
-    videos: Tensor  # (b c f h w) in [-1, 1]
-    names: Tensor | None = None  # (b d): what it shows, as a vector
-    texts: list[str | None] | None = None
-    fps: Tensor | None = None  # (b): frames per second
 
 
 class Collection:
@@ -49,33 +40,47 @@ class Collection:
         shape, files = next(iter(self.buckets.items()))
         drawn = torch.randint(len(files), (count,), generator=generator)
         chosen = [files[index] for index in drawn]
-        return self.batch(chosen, files, shape._replace(frames=frames), generator, progress=1.0)
+        shape = shape._replace(frames=frames)
+        return self.batch(chosen, files, shape, [generator] * count, progress=1.0)
 
-    def of_step(self, step: int, count: int, frames: int, seed: int, progress: float) -> Batch:
-        """The batch of a training step, of clips of at most so many frames, of one bucket.
+    def of_step(
+        self,
+        step: int,
+        count: int,
+        frames: int,
+        seed: int,
+        progress: float,
+        share: int = 0,
+        shares: int = 1,
+    ) -> Batch:
+        """A share of the batch of a training step, of clips of at most so many frames.
 
-        `progress` of the training is done.
+        The batch has `count` clips for each of its `shares`, all of one bucket, and is the same
+        in however many shares it is taken. `progress` of the training is done.
         """
         sizes = tuple(len(files) for files in self.buckets.values())
-        bucket, turn = bucket_of(step, count, sizes, seed)
+        bucket, turn = bucket_of(step, count * shares, sizes, seed)
         shape, files = list(self.buckets.items())[bucket]
-        places = range(turn * count, (turn + 1) * count)
-        chosen = [files[shuffled(place, len(files), seed)] for place in places]
-        generator = Generator().manual_seed((seed * 1_000_003 + step) ^ 0x5EED)
+        first = (turn * shares + share) * count
+        chosen = [files[shuffled(first + place, len(files), seed)] for place in range(count)]
+        draws = Draws(seed ^ 0x5EED, step, share, shares)
         shape = shape._replace(frames=min(frames, shape.frames))
-        return self.batch(chosen, files, shape, generator, progress)
+        return self.batch(chosen, files, shape, list(draws.generators(count)), progress)
 
     def batch(
         self,
         chosen: list[Indexed],
         files: list[Indexed],
         shape: Shape,
-        generator: Generator,
+        generators: Sequence[Generator],
         progress: float,
     ) -> Batch:
-        """Clips of the `chosen` ones of `files`. One that cannot be read is replaced by another."""
+        """Clips of the `chosen` ones of `files`, each drawn by one of the `generators`.
+
+        One that cannot be read is replaced by another.
+        """
         clips, rates, texts = [], [], []
-        for file in chosen:
+        for file, generator in zip(chosen, generators, strict=True):
             others = None
             while True:
                 try:
@@ -171,6 +176,17 @@ class Clips(Collection):
         if not self.buckets:
             raise DataError(f"no video in {path} is long enough for a clip of {shortest} frames")
 
+    def of_what_is_held_out(self) -> Clips | None:
+        """The clips that are never trained on, if there are any, of the same files."""
+        other = copy.copy(self)
+        other.held_out, other.strict = True, False
+        kept = {
+            shape: [file for file in files if other.holds(file, shape.frames)]
+            for shape, files in self.buckets.items()
+        }
+        other.buckets = {shape: files for shape, files in kept.items() if files}
+        return other if other.buckets else None
+
     def holds(self, file: Indexed, frames: int) -> bool:
         """Whether a clip of so many frames can be drawn."""
         start, end = self.part(file.facts.frames)
@@ -232,19 +248,3 @@ class Pictures(Collection):
     ) -> tuple[Tensor, float]:
         """The picture (c 1 h w) of a file."""
         return self.read(file, [0], shape.height, shape.width), 0.0
-
-
-def pictures_of(file: Indexed, indices: Sequence[int], height: int, width: int) -> list[Picture]:
-    """The frames of these indices."""
-    if file.item.pictures:
-        return [read_picture(file.item.pictures[index], width, height) for index in indices]
-    if file.facts.fps == 0:
-        return [read_picture(file.item.path, width, height)]
-    # in the middle of the time for which a frame is shown
-    times = [(index + 0.5) / file.facts.fps for index in indices]
-    return read_frames(file.item.path, times, width, height)
-
-
-def as_clip(pictures: list[Picture]) -> Tensor:
-    """Pictures as a clip (c f h w) in [-1, 1]."""
-    return torch.from_numpy(np.stack(pictures)).permute(3, 0, 1, 2).float() / 127.5 - 1

@@ -22,8 +22,11 @@ from checkpoints import clips_of, last_checkpoint, load_unet
 from clips import open_clips, rate, write_videos
 from command_line import Parser, add_shared_options, make_folder, positive
 from diffusers import DDPMScheduler
-from diffusion import SCHEDULE, averaged, diffusion_loss, fit, psnr, sample
+from diffusion import SCHEDULE, averaged, diffusion_loss, psnr, sample
+from draws import Draws, noise_of
 from errors import DataError
+from fitting import fit
+from processes import join
 from torch import Generator, Tensor
 from torch.optim import AdamW
 
@@ -90,15 +93,15 @@ def train(
     )
     ema, scheduler = averaged(branch), DDPMScheduler(**SCHEDULE)
 
-    def loss_of(generator: Generator) -> Tensor:
-        batch = clips(args.batch, frames, generator)
+    def loss_of(branch: ControlBranch, draws: Draws) -> Tensor:
+        batch = clips(args.batch, frames, draws.generator)
         clip, told = batch.videos, rate(unet, batch, args.device)
         model = partial(controlled, unet, branch, outlines(clip).to(args.device), **told)
-        return diffusion_loss(model, scheduler, clip, generator, args.device)
+        return diffusion_loss(model, scheduler, clip, draws, args.device)
 
     fit(
-        branch, ema, optimizer, loss_of,
-        phase="control", steps=range(args.steps), lr=args.lr, seed=args.seed,
+        join(args.device), branch, ema, optimizer, loss_of,
+        phase="control", steps=range(args.steps), lr=args.lr, seed=args.seed, batch=args.batch,
     )  # fmt: skip
     return ema.module
 
@@ -127,12 +130,11 @@ def main(arguments: list[str] | None = None) -> int:
         ("with the outlines", partial(controlled, unet, branch, drawn.to(args.device), **told)),
         ("without them", partial(unet, **told)),
     ):
-        noise = Generator().manual_seed(args.seed)
-        shown.append(sample(model, truth.shape, args.sampling_steps, noise, args.device))
+        noise = noise_of(truth.shape, Generator().manual_seed(args.seed))
+        shown.append(sample(model, noise, args.sampling_steps, args.device))
         print(f"{name}: {psnr(shown[-1], truth):.2f} dB")
     rows = [videos[index] for index in range(min(4, args.clips)) for videos in shown]
-    write_videos(torch.stack(rows), args.out)
-    print(f"wrote {args.out / 'samples.gif'} and {args.out / 'samples.png'}")
+    print(f"wrote {', '.join(map(str, write_videos(torch.stack(rows), args.out)))}")
     return 0
 
 

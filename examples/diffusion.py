@@ -1,4 +1,4 @@
-"""Diffusion as the scripts share it: the noise, the loss, the training steps and the sampler.
+"""Diffusion as the scripts share it: the loss, the optimizer and the sampler.
 
 Schedule and sampler are diffusers'. A model is any that predicts what the schedule says, the
 velocity if it is that of these scripts.
@@ -6,20 +6,18 @@ velocity if it is that of these scripts.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from statistics import fmean
 
 import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, DDPMScheduler
-from torch import Generator, Tensor, nn
-from torch.optim import AdamW, Optimizer
+from draws import Draws
+from torch import Tensor, nn
+from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from make_a_video_pytorch import spatial_parameters, temporal_parameters
-from make_a_video_pytorch.recipes import mixed_noise
 
 Model = Callable[[Tensor, Tensor], Tensor]  # a noisy batch and its timesteps -> a prediction
 
@@ -31,29 +29,18 @@ SCHEDULE = {
 }
 
 
-def noise_of(shape: tuple[int, ...], generator: Generator) -> Tensor:
-    """Standard normal noise, of which the frames of a video share four fifths of the variance.
-
-    What a noisy frame is denoised to then agrees with its neighbours from the start.
-    """
-    if len(shape) == 4:
-        return torch.randn(shape, generator=generator)
-    return mixed_noise(shape, alpha=2, generator=generator)
-
-
 def diffusion_loss(
     model: Model,
     scheduler: DDPMScheduler,
     x: Tensor,
-    generator: Generator,
-    device: str,
+    draws: Draws,
+    device: str | torch.device,
     timesteps: Tensor | None = None,
 ) -> Tensor:
     """The squared error of what is predicted, by `scheduler`; at random timesteps, if not given."""
-    noise = noise_of(x.shape, generator)
+    noise = draws.noise(x.shape)
     if timesteps is None:
-        steps = scheduler.config.num_train_timesteps
-        timesteps = torch.randint(steps, x.shape[:1], generator=generator)
+        timesteps = draws.integers(scheduler.config.num_train_timesteps, len(x))
     x, noise, timesteps = x.to(device), noise.to(device), timesteps.to(device)
     predicted = model(scheduler.add_noise(x, noise, timesteps), timesteps)
     kind = scheduler.config.prediction_type
@@ -62,11 +49,10 @@ def diffusion_loss(
     return F.mse_loss(predicted, noise if kind == "epsilon" else x)
 
 
-def high_timesteps(scheduler: DDPMScheduler, count: int, generator: Generator) -> Tensor:
+def high_timesteps(scheduler: DDPMScheduler, count: int, draws: Draws) -> Tensor:
     """Random timesteps (count), most of them where the noise is high and conditions tell most."""
     steps = scheduler.config.num_train_timesteps
-    uniform = torch.rand(count, generator=generator)
-    return ((1 - uniform**2) * steps).long().clamp(max=steps - 1)
+    return ((1 - draws.uniform(count) ** 2) * steps).long().clamp(max=steps - 1)
 
 
 def optimizer_for(unet: nn.Module) -> AdamW:
@@ -94,71 +80,26 @@ def averaged(unet: nn.Module) -> AveragedModel:
     return AveragedModel(unet, multi_avg_fn=get_ema_multi_avg_fn(0.98))
 
 
-def learning_rate(step: int, steps: int, highest: float) -> float:
-    """A short linear rise, then a cosine down to a tenth."""
-    rise = min(1.0, (step + 1) / 30)
-    return highest * rise * (0.55 + 0.45 * math.cos(math.pi * step / steps))
-
-
-def fit(
-    unet: nn.Module,
-    ema: AveragedModel,
-    optimizer: Optimizer,
-    loss_of: Callable[[Generator], Tensor],
-    *,
-    phase: str,
-    steps: range,
-    lr: float,
-    seed: int,
-    first: int = 0,
-    after_step: Callable[[int], None] | None = None,
-) -> list[float]:
-    """Train `unet` and average it in `ema`; return the losses.
-
-    Of the `steps`, those before number `first` were taken earlier. The learning rate is at most
-    `lr`, times the `speed` of a parameter group that has one. `after_step` is told how many steps
-    are taken.
-    """
-    taken = min(max(first - steps.start, 0), len(steps))
-    losses = []
-    with tqdm(total=len(steps), initial=taken, desc=phase, unit="step") as bar:
-        for step in steps[taken:]:
-            # A step's data and noise follow from its number, so that a resumed run is the
-            # run that was interrupted.
-            loss = loss_of(Generator().manual_seed(seed * 1_000_003 + step))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-            for group in optimizer.param_groups:
-                highest = lr * group.get("speed", 1.0)
-                group["lr"] = learning_rate(step - steps.start, len(steps), highest)
-            optimizer.step()
-            ema.update_parameters(unet)
-            losses.append(loss.item())
-            bar.set_postfix(loss=f"{fmean(losses[-50:]):.4f}")
-            bar.update()
-            if after_step is not None:
-                after_step(step + 1)
-    return losses
-
-
 @torch.no_grad()
 def sample(
     model: Model,
-    shape: tuple[int, ...],
+    noise: Tensor,
     steps: int,
-    generator: Generator,
-    device: str,
+    device: str | torch.device,
     *,
     schedule: Mapping[str, object] = SCHEDULE,
     clamped: bool = True,
+    shown: bool = True,
 ) -> Tensor:
-    """Videos of `shape` (b c f h w), in [-1, 1] if they are `clamped`, denoised by DDIM."""
+    """Videos out of `noise` (b c f h w), in [-1, 1] if they are `clamped`, denoised by DDIM.
+
+    The progress is `shown`.
+    """
     settings = {**schedule, "clip_sample": clamped, "timestep_spacing": "trailing"}
     scheduler = DDIMScheduler.from_config(settings)
     scheduler.set_timesteps(steps)
-    videos = noise_of(shape, generator).to(device)
-    for timestep in tqdm(scheduler.timesteps, desc="sampling", unit="step"):
+    videos = noise.to(device)
+    for timestep in tqdm(scheduler.timesteps, desc="sampling", unit="step", disable=not shown):
         predicted = model(videos, timestep)
         videos = scheduler.step(predicted, timestep, videos).prev_sample
     return videos.clamp(-1, 1).cpu() if clamped else videos.cpu()

@@ -1,5 +1,9 @@
-"""What can be wrong with what the scripts are given."""
+"""What the scripts end with, said in one line."""
 
 
 class DataError(ValueError):
-    """Data, or an option, that cannot be used, said in one line."""
+    """Data, or an option, that cannot be used."""
+
+
+class RunError(RuntimeError):
+    """A training that cannot go on, but from its last checkpoint."""

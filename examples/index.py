@@ -1,16 +1,20 @@
-"""What is known of the files of a collection, kept in a file beside them."""
+"""What is known of the files of a collection, kept in a file beside them; and their frames."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from decoding import Facts, facts_of, size_of_picture
+import numpy as np
+import torch
+from decoding import Facts, Picture, facts_of, read_frames, read_picture, size_of_picture
 from errors import DataError
 from folder import PICTURE_SUFFIXES, Item, warn
+from torch import Tensor
 from tqdm import tqdm
 
 
@@ -120,3 +124,19 @@ def write_index(places: list[Path], index: dict[str, dict]) -> None:
             return
         except OSError:
             temporary.unlink(missing_ok=True)
+
+
+def pictures_of(file: Indexed, indices: Sequence[int], height: int, width: int) -> list[Picture]:
+    """The frames of these indices."""
+    if file.item.pictures:
+        return [read_picture(file.item.pictures[index], width, height) for index in indices]
+    if file.facts.fps == 0:
+        return [read_picture(file.item.path, width, height)]
+    # in the middle of the time for which a frame is shown
+    times = [(index + 0.5) / file.facts.fps for index in indices]
+    return read_frames(file.item.path, times, width, height)
+
+
+def as_clip(pictures: list[Picture]) -> Tensor:
+    """Pictures as a clip (c f h w) in [-1, 1]."""
+    return torch.from_numpy(np.stack(pictures)).permute(3, 0, 1, 2).float() / 127.5 - 1

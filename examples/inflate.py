@@ -17,8 +17,11 @@ import torch
 from clips import MovingDigits, write_videos
 from command_line import Parser, add_shared_options, make_folder, positive
 from diffusers import DDPMScheduler, UNet2DModel
-from diffusion import SCHEDULE, averaged, diffusion_loss, fit, sample
+from diffusion import SCHEDULE, averaged, diffusion_loss, sample
+from draws import Draws, noise_of
 from errors import DataError
+from fitting import fit
+from processes import join
 from torch import Generator, Tensor, nn
 from torch.optim import AdamW
 
@@ -80,16 +83,16 @@ def train(
     optimizer = AdamW(parameters, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     scheduler = DDPMScheduler(**SCHEDULE)
 
-    def loss_of(generator: Generator) -> Tensor:
-        x, names, *_ = clips(batch, frames, generator)
+    def loss_of(unet: nn.Module, draws: Draws) -> Tensor:
+        x, names, *_ = clips(batch, frames, draws.generator)
         x = x.squeeze(2) if frames == 1 else x
         model = partial(velocity, unet, names.argmax(-1).to(args.device))
-        return diffusion_loss(model, scheduler, x, generator, args.device)
+        return diffusion_loss(model, scheduler, x, draws, args.device)
 
     phase = "images" if frames == 1 else "video"
     fit(
-        unet, ema, optimizer, loss_of,
-        phase=phase, steps=range(steps), lr=args.lr, seed=args.seed,
+        join(args.device), unet, ema, optimizer, loss_of,
+        phase=phase, steps=range(steps), lr=args.lr, seed=args.seed, batch=batch,
     )  # fmt: skip
     return ema.module
 
@@ -116,7 +119,8 @@ def main(arguments: list[str] | None = None) -> int:
         shape = (args.clips, 1, *frames, SIZE, SIZE)
         generator = Generator().manual_seed(args.seed)
         model = partial(velocity, unet.eval(), names)
-        return sample(model, shape, args.sampling_steps, generator, args.device)
+        noise = noise_of(shape, generator)
+        return sample(model, noise, args.sampling_steps, args.device)
 
     unet = image_unet().to(args.device)
     parameters = list(unet.parameters())
@@ -142,8 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
     real = MovingDigits(SIZE)(256, args.frames, Generator().manual_seed(args.seed)).videos
     for name, clips in (("before", still), ("after", videos), ("real", real)):
         print(f"change from frame to frame, {name}: {change(clips):.3f}")
-    write_videos(torch.cat((still[:3], videos)), args.out)
-    print(f"wrote {', '.join(str(args.out / f'samples.{kind}') for kind in ('gif', 'png'))}")
+    print(f"wrote {', '.join(map(str, write_videos(torch.cat((still[:3], videos)), args.out)))}")
     return 0
 
 

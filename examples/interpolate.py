@@ -27,14 +27,16 @@ from diffusion import (
     SCHEDULE,
     averaged,
     diffusion_loss,
-    fit,
     high_timesteps,
     optimizer_for,
     psnr,
     sample,
 )
+from draws import Draws, noise_of
 from errors import DataError
-from torch import Generator, Tensor
+from fitting import fit
+from processes import join
+from torch import Generator, Tensor, nn
 
 from make_a_video_pytorch import SpaceTimeUnet
 from make_a_video_pytorch.integrations.diffusers import SpaceTimeUnetModel
@@ -83,16 +85,17 @@ def train(
     scheduler = DDPMScheduler(**SCHEDULE)
     kept = at(frames, args.keep)
 
-    def loss_of(generator: Generator) -> Tensor:
-        batch = clips(args.batch, frames, generator)
+    def loss_of(called: nn.Module, draws: Draws) -> Tensor:
+        batch = clips(args.batch, frames, draws.generator)
         clip, told = batch.videos, rate(unet, batch, args.device)
-        model = partial(unet, cond_images=kept_frames(clip, kept).to(args.device), **told)
-        noisy = high_timesteps(scheduler, args.batch, generator)
-        return diffusion_loss(model, scheduler, clip, generator, args.device, noisy)
+        model = partial(called, cond_images=kept_frames(clip, kept).to(args.device), **told)
+        noisy = high_timesteps(scheduler, args.batch, draws)
+        return diffusion_loss(model, scheduler, clip, draws, args.device, noisy)
 
     fit(
-        unet, ema, optimizer, loss_of,
+        join(args.device), unet, ema, optimizer, loss_of,
         phase="interpolation", steps=range(args.steps), lr=args.lr, seed=args.seed,
+        batch=args.batch,
     )  # fmt: skip
     return ema.module
 
@@ -123,14 +126,14 @@ def main(arguments: list[str] | None = None) -> int:
     batch = held_out(args.clips, frames, generator)
     truth, told = batch.videos, rate(unet, batch, args.device)
     model = partial(unet, cond_images=kept_frames(truth, kept).to(args.device), **told)
-    filled = sample(model, truth.shape, args.sampling_steps, generator, args.device)
+    noise = noise_of(truth.shape, generator)
+    filled = sample(model, noise, args.sampling_steps, args.device)
     filled[:, :, kept] = truth[:, :, kept]
     blended = blend(truth, kept)
     for name, clips in (("U-Net", filled), ("blend", blended)):
         print(f"{name}: {psnr(clips[:, :, ~kept], truth[:, :, ~kept]):.2f} dB")
     shown = [row[i] for i in range(min(3, args.clips)) for row in (truth, filled, blended)]
-    write_videos(torch.stack(shown), args.out)
-    print(f"wrote {args.out / 'samples.gif'} and {args.out / 'samples.png'}")
+    print(f"wrote {', '.join(map(str, write_videos(torch.stack(shown), args.out)))}")
     return 0
 
 

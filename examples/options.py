@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from command_line import Parser, add_shared_options, positive
@@ -53,9 +54,16 @@ def parser_of(description: str | None) -> Parser:
     )
     add("--steps-images", type=positive_or_zero, default=700, help="training steps on images")
     add("--steps-video", type=positive_or_zero, default=500, help="steps on clips, at half of --lr")
-    add("--batch-images", type=positive, default=64, help="images in a step")
-    add("--batch-video", type=positive, default=8, help="clips in a step")
+    add("--batch-images", type=positive, default=64, help="images in a step, of one process")
+    add("--batch-video", type=positive, default=8, help="clips in a step, of one process")
     add("--save-every", type=positive, default=100, help="steps between checkpoints")
+    add(
+        "--evaluate-every",
+        type=positive,
+        default=300,
+        metavar="STEPS",
+        help="steps between looks at held-out clips and samples",
+    )
     add(
         "--resume",
         action="store_true",
@@ -68,11 +76,44 @@ def parser_of(description: str | None) -> Parser:
         metavar="PATH",
         help="only sample: a checkpoint, or a run's folder; its options are then the defaults",
     )
+    add(
+        "--evaluate",
+        type=Path,
+        metavar="PATH",
+        help="only measure the held-out loss, of a checkpoint or the last one in a run's folder",
+    )
     add("--prompt", nargs="+", metavar="TEXT", help="texts for samples to follow")
     add("--sample-fps", type=float, default=8.0, help="frames per second of the samples")
     add("--guidance", type=float, default=GUIDANCE, help="how closely samples follow their name")
     add_shared_options(parser, out="runs/train", clips=10, clips_help="videos to sample")
+    add_launch_options(parser)
     return parser
+
+
+def add_launch_options(parser: Parser) -> None:
+    """Add the options of how it is computed; a launcher of Accelerate may have said some."""
+    add, said = parser.add_argument, os.environ.get
+    add(
+        "--mixed-precision",
+        choices=("no", "bf16", "fp16"),
+        default=said("ACCELERATE_MIXED_PRECISION", "no"),
+        help="of what is computed; the weights stay in single precision",
+    )
+    add(
+        "--gradient-accumulation",
+        type=positive,
+        default=int(said("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")),
+        metavar="PARTS",
+        help="batches of this size that each process computes in a step, one after another",
+    )
+    add("--compile", action="store_true", help="let torch compile the U-Net")
+    add(
+        "--shard",
+        action="store_true",
+        default=said("ACCELERATE_USE_FSDP", "false").lower() == "true",
+        help="leave each process a share of parameters, gradients and optimizer (FSDP2)",
+    )
+    add("--log", choices=("tensorboard", "wandb"), help="where measures go, beside metrics.jsonl")
 
 
 GUIDANCE = 2.0
@@ -88,8 +129,14 @@ def positive_or_zero(text: str) -> int:
 REMEMBERED = ("data", "images", "text_encoder", "vae", "cache", "strict_data", "fps",
               "sequence_fps", "buckets", "joint", "frames", "size", "dim", "config", "inflate",
               "steps_images", "steps_video", "batch_images", "batch_video", "lr", "save_every",
+              "evaluate_every", "mixed_precision", "gradient_accumulation", "processes", "log",
               "seed", "prompt", "sample_fps")  # fmt: skip
 OF_THE_UNET = ("dim", "config", "inflate", "text_encoder", "vae")
+
+
+def option_of(name: str) -> str:
+    """An argument as one writes it."""
+    return f"--{name.replace('_', '-')}"
 
 
 def remembered(args: argparse.Namespace) -> dict[str, object]:
@@ -102,7 +149,7 @@ def compare(args: argparse.Namespace, before: dict[str, object]) -> None:
     """Say what changes from here on; raise a DataError for what cannot."""
     now = remembered(args)
     for name in (name for name in REMEMBERED if name in before and now[name] != before[name]):
-        option = f"--{name.replace('_', '-')}"
+        option = option_of(name)
         if name in OF_THE_UNET:
             raise DataError(f"{option} {now[name]} contradicts the run, which has {before[name]}")
         print(f"{option} is {now[name]} from here on; it was {before[name]}")
@@ -112,11 +159,10 @@ def check(args: argparse.Namespace) -> None:
     """Raise a DataError for options that do not go together; say what others mean."""
     for name in ("images", "text_encoder", "vae", "buckets", "inflate"):
         if args.data == "digits" and getattr(args, name):
-            raise DataError(f"--{name.replace('_', '-')} is for videos: give them by --data")
+            raise DataError(f"{option_of(name)} is for videos: give them by --data")
     for name in ("vae", "buckets", "strict_data"):
         if args.data.endswith(".tar") and getattr(args, name):
-            option = f"--{name.replace('_', '-')}"
-            raise DataError(f"{option} is for videos in files, and not in shards")
+            raise DataError(f"{option_of(name)} is for videos in files, and not in shards")
     for name in ("config", "joint", "images"):
         if args.inflate is not None and getattr(args, name):
             raise DataError(f"--{name} has no use with --inflate: the image model stays as it is")
@@ -124,7 +170,7 @@ def check(args: argparse.Namespace) -> None:
         raise DataError(f"--fps {args.fps[0]} {args.fps[1]} must be positive, the lowest first")
     for name in ("sequence_fps", "sample_fps"):
         if getattr(args, name) <= 0:
-            raise DataError(f"--{name.replace('_', '-')} {getattr(args, name)} must be positive")
+            raise DataError(f"{option_of(name)} {getattr(args, name)} must be positive")
     if not 0 <= args.joint < 1:
         raise DataError(f"--joint {args.joint} must be at least 0, and less than 1")
     if args.frames == 1 and args.steps_video and args.sample is None:

@@ -16,8 +16,9 @@ from itertools import chain, islice
 from pathlib import Path
 
 import torch
+from batch import Batch
 from buckets import Shape, order
-from collection import Batch, Clips
+from collection import Clips
 from decoding import Blob, Facts, facts_of
 from errors import DataError
 from folder import VIDEO_SUFFIXES, Item, warn

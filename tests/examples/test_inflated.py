@@ -7,9 +7,11 @@ import building
 import pytest
 import torch
 import train
+import training
 from checkpoints import load_unet
 from diffusers import DDPMScheduler, UNet2DConditionModel, UNet2DModel
 from diffusion import diffusion_loss
+from draws import Draws
 from errors import DataError
 from inflated import Inflated
 
@@ -42,7 +44,7 @@ def test_motion_is_trained_and_the_image_model_stays(folder, tmp_path, monkeypat
     made, out = pipeline(tmp_path / "pipeline"), tmp_path / "out"
     seen = []
     monkeypatch.setattr(
-        train,
+        training,
         "diffusion_loss",
         lambda model, scheduler, *rest: (
             seen.append((scheduler.config.prediction_type, scheduler.config.beta_schedule))
@@ -110,7 +112,7 @@ def test_the_loss_is_of_what_the_scheduler_says(kind):
         return {"epsilon": noise, "sample": x, "v_prediction": velocity}[kind]
 
     timesteps = torch.tensor([300, 900])
-    loss = diffusion_loss(perfect, scheduler, x, torch.Generator(), "cpu", timesteps)
+    loss = diffusion_loss(perfect, scheduler, x, Draws(0, 0), "cpu", timesteps)
     assert loss < 1e-8
 
 

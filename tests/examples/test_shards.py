@@ -11,6 +11,7 @@ import pytest
 import torch
 import webdataset
 from buckets import Shape
+from draws import Draws
 from errors import DataError
 from loading import batches
 from shards import Shards
@@ -68,7 +69,7 @@ def videos_of(batch):
 def read(shards, count=2, steps=STEPS, first=0, workers=0):
     following = batches(shards, steps, count, 2, first=first, seed=1, workers=workers)
     for _ in range(max(first, steps.start), steps.stop):
-        yield following(torch.Generator())
+        yield following(Draws(0, 0))
 
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")

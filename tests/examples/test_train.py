@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import train
+import training
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -59,9 +60,18 @@ def test_help_shows_the_default_of_each_option_that_has_one(script, capsys):
 def test_it_writes_samples_and_one_checkpoint(trained):
     assert sorted(path.name for path in trained.iterdir()) == [
         "checkpoint-000007",
+        "losses.png",
+        "metrics.jsonl",
+        "samples",
         "samples.gif",
+        "samples.mp4",
         "samples.png",
     ]
+    # after the images; those at the end are the run's
+    kinds = ("gif", "mp4", "png")
+    assert {path.name for path in (trained / "samples").iterdir()} == {
+        f"step-000003.{kind}" for kind in kinds
+    }
     with Image.open(trained / "samples.png") as sheet, Image.open(trained / "samples.gif") as gif:
         assert sheet.size == (8 * (16 * 4 + 2), 3 * (16 * 4 + 2))
         assert gif.n_frames == 8
@@ -98,18 +108,18 @@ def test_sampling_from_a_checkpoint_gives_the_same_again(trained, tmp_path):
 
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(trained, tmp_path, capsys):
     steps = ["--steps-images", 3, "--steps-video", 4]
-    saved = train.save_checkpoint
+    saved = training.save_checkpoint
 
     def save_and_stop(out, step, *args):
         saved(out, step, *args)
         if step == 4:
             raise KeyboardInterrupt
 
-    train.save_checkpoint = save_and_stop
+    training.save_checkpoint = save_and_stop
     try:
         assert run(*steps, "--save-every", 2, out=tmp_path) == 130
     finally:
-        train.save_checkpoint = saved
+        training.save_checkpoint = saved
     assert "checkpoint-000004 is kept" in capsys.readouterr().out
     assert last(tmp_path).name == "checkpoint-000004"
     assert run(*steps, "--resume", "--save-every", 100, out=tmp_path) == 0
@@ -304,8 +314,11 @@ def test_the_unet_is_told_the_rate(folder, tmp_path, monkeypatch):
     arguments = ["--fps", "5", "5", "--sample-fps", "2"]
     assert on(folder, *arguments, out=tmp_path / "out") == 0
     of_clips = [fps for ndim, fps in told if ndim == 5][1:]  # but for the first try
-    assert [fps.tolist() for fps in of_clips[:2]] == [[5.0, 5.0]] * 2
-    assert of_clips[2:] == [2.0, 2.0]
+    trained, measured, sampled = of_clips[2:4], of_clips[4:-2], of_clips[-2:]
+    assert [fps.tolist() for fps in trained] == [[5.0, 5.0]] * 2
+    # 32 clips at eight levels; of what is held out of so short a video, a clip takes every frame
+    assert [fps.tolist() for fps in measured] == [[10.0] * 8] * 32
+    assert of_clips[:2] == sampled == [2.0, 2.0]
     with Image.open(tmp_path / "out" / "samples.gif") as gif:
         assert gif.info["duration"] == 500
 
@@ -314,13 +327,13 @@ def test_the_first_phase_takes_pictures_and_the_second_a_share_of_images(
     folder, tmp_path, monkeypatch
 ):
     shapes = []
-    loss = train.diffusion_loss
+    loss = training.diffusion_loss
 
     def counting(model, scheduler, x, *args):
         shapes.append(tuple(x.shape[:-2]))
         return loss(model, scheduler, x, *args)
 
-    monkeypatch.setattr(train, "diffusion_loss", counting)
+    monkeypatch.setattr(training, "diffusion_loss", counting)
     assert on(folder, "--joint", "0.25", "--batch-video", "4", out=tmp_path / "out") == 0
     assert shapes == [(2, 3)] * 2 + [(3, 3, 8), (8, 3)] * 2
 
@@ -471,12 +484,13 @@ def test_captions_lead_by_a_text_encoder(folder, tmp_path, capsys, monkeypatch):
         return forward(self, x, *args, context=context, context_mask=context_mask, **kwargs)
 
     monkeypatch.setattr(SpaceTimeUnet, "forward", telling)
-    monkeypatch.setattr(building, "drop_conditions", lambda share, generator, null, **given: given)
+    monkeypatch.setattr(building, "drop_conditions", lambda dropped, null, **given: given)
     encoder = ["--text-encoder", text_encoder(tmp_path / "encoder"), "--cache", cache]
     prompts = ["--prompt", "a red ball", "a cat"]
     assert on(folder, *encoder, *prompts, "--batch-video", "3", out=out) == 0
     assert train.load_unet(last(out), 8, 16).config["context_dim"] == 12
-    assert sorted(told[2][1]) == [0, 5, 5]  # "a clip a", "a clip c", between two ends
+    trained = next(lengths for _, lengths in told if len(lengths) == 3)
+    assert sorted(trained) == [0, 5, 5]  # "a clip a", "a clip c", between two ends
     assert told[-1][1] == [5, 4, 0, 0]  # the prompts, and no token against them
     assert len(list((cache / "texts").iterdir())) == 4
     # other prompts for the trained U-Net

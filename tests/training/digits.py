@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 from clips import MovingDigits
 from diffusers import DDPMScheduler
-from diffusion import SCHEDULE, averaged, diffusion_loss, fit, high_timesteps, optimizer_for
+from diffusion import SCHEDULE, averaged, diffusion_loss, high_timesteps, optimizer_for
+from draws import Draws, noise_of
+from fitting import fit
+from processes import join
 from torch import Generator, Tensor, nn
 
 from make_a_video_pytorch import SpaceTimeUnet
@@ -33,24 +36,28 @@ def small_unet(**arguments: int) -> SpaceTimeUnet:
 def train(
     module: nn.Module,
     steps: range,
-    model_for: Callable[[Tensor, Generator], Model],
+    model_for: Callable[[nn.Module, Tensor, Draws], Model],
     *,
     batch: int = 8,
     frames: int = FRAMES,
     lr: float = 3e-3,
     most_noise: bool = False,
 ) -> nn.Module:
-    """Train the parameters of `module` by the model that `model_for` a batch; the averaged one."""
+    """Train the parameters of `module`, called as `model_for` says; the averaged one."""
     digits, scheduler = MovingDigits(SIZE), DDPMScheduler(**SCHEDULE)
     ema, optimizer = averaged(module), optimizer_for(module)
 
-    def loss_of(generator: Generator) -> Tensor:
-        clips = digits(batch, frames, generator).videos
+    def loss_of(called: nn.Module, draws: Draws) -> Tensor:
+        clips = digits(batch, frames, draws.generator).videos
         x = clips if frames > 1 else clips.squeeze(2)
-        timesteps = high_timesteps(scheduler, batch, generator) if most_noise else None
-        return diffusion_loss(model_for(x, generator), scheduler, x, generator, "cpu", timesteps)
+        timesteps = high_timesteps(scheduler, batch, draws) if most_noise else None
+        model = model_for(called, x, draws)
+        return diffusion_loss(model, scheduler, x, draws, "cpu", timesteps)
 
-    fit(module, ema, optimizer, loss_of, phase="training", steps=steps, lr=lr, seed=0)
+    fit(
+        join("cpu"), module, ema, optimizer, loss_of,
+        phase="training", steps=steps, lr=lr, seed=0, batch=batch,
+    )  # fmt: skip
     return ema.module.eval()
 
 
@@ -59,6 +66,6 @@ def held_out(count: int) -> Tensor:
     return MovingDigits(SIZE, held_out=True)(count, FRAMES, Generator().manual_seed(1)).videos
 
 
-def noise() -> Generator:
-    """Where samples that are compared get the same noise from."""
-    return Generator().manual_seed(2)
+def noise(shape: tuple[int, ...]) -> Tensor:
+    """The same for samples that are compared."""
+    return noise_of(shape, Generator().manual_seed(2))

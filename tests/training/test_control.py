@@ -11,19 +11,20 @@ from tests.training.digits import held_out, noise, small_unet, train
 
 
 def test_samples_follow_the_outlines_and_the_unet_stays_as_it_was():
-    unet = on_images = small_unet()
-    unet = on_clips = train(unet, range(200), lambda *_: on_images, batch=32, frames=1).train()
-    unet = train(unet, range(200, 350), lambda *_: on_clips, lr=2e-3).requires_grad_(False)
+    unet = train(small_unet(), range(200), lambda unet, *_: unet, batch=32, frames=1).train()
+    unet = train(unet, range(200, 350), lambda unet, *_: unet, lr=2e-3).requires_grad_(False)
     before = {name: value.clone() for name, value in unet.state_dict().items()}
 
     branch = ControlBranch.from_unet(unet, cond_channels=1)
-    branch = train(branch, range(500), lambda x, _: partial(controlled, unet, branch, outlines(x)))
+    branch = train(
+        branch, range(500), lambda branch, x, _: partial(controlled, unet, branch, outlines(x))
+    )
     assert all(torch.equal(value, before[name]) for name, value in unet.state_dict().items())
 
     truth = held_out(32)
     drawn = outlines(truth)
-    followed = sample(partial(controlled, unet, branch, drawn), truth.shape, 10, noise(), "cpu")
-    without = sample(unet, truth.shape, 10, noise(), "cpu")
+    followed = sample(partial(controlled, unet, branch, drawn), noise(truth.shape), 10, "cpu")
+    without = sample(unet, noise(truth.shape), 10, "cpu")
     print(f"with outlines {psnr(followed, truth):.1f} dB, without {psnr(without, truth):.1f} dB")
     assert psnr(followed, truth) > psnr(without, truth) + 6
     # not those of another clip

@@ -46,14 +46,14 @@ def psnr(clips, truth, kept):
 def test_hidden_pixels_are_filled_in_better_than_by_time():
     unet = small_unet(cond_channels=2)
 
-    def beside(clips, generator):
-        return partial(unet, cond_images=kept_frames(clips, boxes(len(clips), generator)))
+    def beside(unet, clips, draws):
+        return partial(unet, cond_images=kept_frames(clips, boxes(len(clips), draws.generator)))
 
     unet = train(unet, range(1100), beside, most_noise=True)
     truth = held_out(64)
     kept = boxes(64, torch.Generator().manual_seed(3))
     model = partial(unet, cond_images=kept_frames(truth, kept))
-    filled = torch.where(kept[:, None], truth, sample(model, truth.shape, 1, noise(), "cpu"))
+    filled = torch.where(kept[:, None], truth, sample(model, noise(truth.shape), 1, "cpu"))
     ours, mean, nearest = (
         psnr(clips, truth, kept)
         for clips in (filled, by_mean(truth, kept), by_nearest(truth, kept))

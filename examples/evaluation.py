@@ -1,0 +1,62 @@
+"""How well a U-Net denoises what it was never trained on."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from accelerate import Accelerator
+from building import Encoders, conditions
+from diffusers import DDPMScheduler
+from diffusion import diffusion_loss
+from draws import Draws
+from inflated import Inflated
+from loading import Share, Source, batches
+from processes import mean_of
+
+from make_a_video_pytorch import SpaceTimeUnet
+
+LEVELS = 8
+STEPS, CLIPS = 4, 8  # batches, each of one bucket, and clips in one
+
+
+def timesteps_of(scheduler: DDPMScheduler) -> list[int]:
+    """The timesteps of eight noise levels, each in the middle of an eighth of the schedule."""
+    steps = scheduler.config.num_train_timesteps
+    return [(2 * level + 1) * steps // (2 * LEVELS) for level in range(LEVELS)]
+
+
+@torch.no_grad()
+def held_out_losses(
+    unet: SpaceTimeUnet | Inflated,
+    encoders: Encoders,
+    scheduler: DDPMScheduler,
+    source: Source,
+    accelerator: Accelerator,
+    *,
+    frames: int,
+    device: str | torch.device,
+) -> dict[int, float]:
+    """The loss at eight timesteps, of clips of so many frames, or images: the mean over 32 clips.
+
+    Clips and noise are the same at every call, at every timestep, and in as many processes.
+    """
+    process, processes = accelerator.process_index, accelerator.num_processes
+    count = -(-CLIPS // processes)
+    following = batches(
+        source, range(STEPS), count, frames,
+        first=0, seed=0, workers=0, share=Share(process, processes),
+    )  # fmt: skip
+    timesteps = timesteps_of(scheduler)
+    losses = torch.zeros(LEVELS, device=accelerator.device)
+    for step in range(STEPS):
+        batch = following(Draws(1, step, process, processes))
+        x = batch.videos.squeeze(2) if frames == 1 else batch.videos
+        given = {k: v.to(device) for k, v in conditions(unet, encoders, batch).items()}
+        for level, timestep in enumerate(timesteps):
+            at, draws = torch.full((count,), timestep), Draws(2, step, process, processes)
+            with accelerator.autocast():
+                model = partial(unet, **given)
+                losses[level] += diffusion_loss(model, scheduler, x, draws, device, at) / STEPS
+    means = mean_of(accelerator, losses).tolist()
+    return dict(zip(timesteps, means, strict=True))

@@ -1,0 +1,134 @@
+"""The processes that train together, as Accelerate joins them, and how they end together.
+
+One process is the case where there are no others: everything here then does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from datetime import timedelta
+from types import FrameType
+
+import torch
+from accelerate import Accelerator
+from errors import DataError
+from sharding import is_sharded
+from torch import Tensor, nn
+
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "gloo")
+
+
+class Ended(BaseException):
+    """The launcher has told this process to end."""
+
+
+def join(device: str, **settings: object) -> Accelerator:
+    """The accelerator of this process, which waits for the others if there are any.
+
+    Args:
+        device: where one process alone computes; several have one each, or the CPU.
+        **settings: of `Accelerator`.
+
+    Raises:
+        DataError: if the device does not do what is asked.
+    """
+    try:
+        accelerator = Accelerator(cpu=device == "cpu", **settings)
+    except (ValueError, ImportError) as error:
+        raise DataError(str(error).splitlines()[0]) from error
+    if accelerator.num_processes == 1:
+        accelerator.state.device = torch.device(device)
+    if not accelerator.is_main_process:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - one process speaks
+    return accelerator
+
+
+def end_with_the_launcher() -> None:
+    """From here on `Ended` is raised where the launcher ends this process, or has ended itself.
+
+    A launcher that is killed cannot say so, and what it started would train on, beside the run
+    that goes on from the same checkpoint.
+    """
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        raise Ended
+
+    def watch(parent: int) -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)  # a process that waits for a GPU does not hear of it
+        os._exit(1)
+
+    signal.signal(signal.SIGTERM, end)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
+
+
+def lost(error: BaseException) -> str | None:
+    """Which process is gone, if an error says that one is."""
+    text = str(error)
+    if isinstance(error, RuntimeError) and "DataLoader worker" in text:
+        return f"a process that reads files is gone: {text.splitlines()[0].strip()}"
+    joined = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if isinstance(error, Ended) or (joined and any(sign in text for sign in LOST)):
+        return "ended, as its launcher or another process has"
+    return None
+
+
+@contextmanager
+def main_first(accelerator: Accelerator) -> Iterator[None]:
+    """What the main process does first, and says, and the others then find done.
+
+    They wait for as long as it takes, where a step of a training is given up after minutes.
+    """
+    if accelerator.num_processes == 1:
+        yield
+        return
+    group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
+    if accelerator.is_main_process:
+        yield
+        torch.distributed.barrier(group)
+    else:
+        torch.distributed.barrier(group)
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            yield
+    torch.distributed.destroy_process_group(group)
+
+
+@contextmanager
+def together(
+    accelerator: Accelerator, unet: nn.Module, unused: Iterable[nn.Parameter]
+) -> Iterator[nn.Module]:
+    """`unet` as the processes train it together: in DDP, unless each has a shard of it.
+
+    The `unused` parameters get no gradient, and DDP would wait for it.
+    """
+    if accelerator.num_processes == 1 or is_sharded(unet):
+        yield unet
+        return
+    frozen = [parameter for parameter in unused if parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        with warnings.catch_warnings():
+            # of convolutions on channels-last pictures, whose gradients are copied in each step
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+            yield accelerator.prepare_model(unet)
+    finally:
+        for name in ("forward", "_original_forward"):  # of mixed precision
+            vars(unet).pop(name, None)
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+
+def mean_of(accelerator: Accelerator, value: Tensor) -> Tensor:
+    """The mean of what each process has."""
+    return accelerator.reduce(value, reduction="mean")

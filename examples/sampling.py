@@ -1,0 +1,96 @@
+"""Videos that a trained U-Net makes."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather
+from building import Encoders
+from clips import named
+from diffusion import SCHEDULE, sample
+from draws import noise_of
+from inflated import Inflated
+from options import GUIDANCE
+from torch import Generator, Tensor
+
+from make_a_video_pytorch import SpaceTimeUnet
+from make_a_video_pytorch.guidance import guide
+
+
+def schedule_of(unet: SpaceTimeUnet | Inflated) -> dict:
+    """The settings of the scheduler: those of an image model, or of these scripts."""
+    return unet.schedule if isinstance(unet, Inflated) else SCHEDULE
+
+
+def conditions_of_samples(
+    args: argparse.Namespace, encoders: Encoders, unet: SpaceTimeUnet | Inflated
+) -> dict[str, Tensor]:
+    """What samples follow: the digits in turn, or the prompts."""
+    lead: dict[str, Tensor] = {}
+    if unet.cond_dim is not None:
+        lead["cond"] = named(torch.arange(args.clips) % 10)
+    if encoders.texts is not None and args.prompt:
+        texts = [args.prompt[number % len(args.prompt)] for number in range(args.clips)]
+        lead |= encoders.texts.conditions(texts)
+    return lead
+
+
+def say_what_does_nothing(
+    args: argparse.Namespace, encoders: Encoders, unet: SpaceTimeUnet | Inflated
+) -> None:
+    """Which options of samples this U-Net has no use for."""
+    if encoders.texts is None and args.prompt:
+        print("--prompt does nothing: there is no --text-encoder")
+    if args.guidance != GUIDANCE and not conditions_of_samples(args, encoders, unet):
+        print(f"--guidance {args.guidance} does nothing: the U-Net is told nothing to follow")
+
+
+def sampled(
+    args: argparse.Namespace,
+    encoders: Encoders,
+    unet: SpaceTimeUnet | Inflated,
+    accelerator: Accelerator,
+    *,
+    shown: bool = True,
+) -> Tensor:
+    """Videos (b c f h w) that the U-Net makes, each process some of them, and all have them all.
+
+    The progress is `shown`, by one of them.
+    """
+    # as many for each, for shards of a U-Net are put together in step
+    count = -(-args.clips // accelerator.num_processes)
+    start = accelerator.process_index * count
+    own = (torch.arange(start, start + count) % args.clips).tolist()
+    size = args.size // encoders.factor
+    shape = (args.clips, unet.channels, args.frames, size, size)
+    noise = noise_of(shape, Generator().manual_seed(args.seed))[own]
+    given: dict[str, object] = {}
+    if unet.config["condition_on_fps"]:
+        given["fps"] = args.sample_fps
+    model = partial(unet, **given)
+    lead = conditions_of_samples(args, encoders, unet)
+    if lead:
+        lead = {name: value[own].to(args.device) for name, value in lead.items()}
+        null = None if encoders.texts is None else encoders.texts.nothing()
+        model = partial(guide(unet, args.guidance, null=null), **lead, **given)
+    clamped = encoders.pictures is None
+    videos = sample(
+        model, noise, args.sampling_steps, args.device,
+        schedule=schedule_of(unet), clamped=clamped, shown=shown and accelerator.is_main_process,
+    )  # fmt: skip
+    videos = videos if clamped else encoders.pictures.decode(videos)
+    if accelerator.num_processes > 1:
+        videos = gather(videos.to(accelerator.device))[: args.clips].cpu()
+    return videos
+
+
+def free_name(out: Path) -> str:
+    """What samples are called that were asked for alone, and overwrite nothing."""
+    number = 1
+    while (out / f"sampled-{number}.gif").exists() or (out / f"sampled-{number}.png").exists():
+        number += 1
+    return f"sampled-{number}"

@@ -1,0 +1,180 @@
+"""The training of a U-Net as the command line says: first images, then clips."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+import torch
+from accelerate import Accelerator
+from batch import Batch
+from building import Encoders, Sources, conditions, sources, start
+from checkpoints import Training, load_optimizer, load_training, save_checkpoint
+from clips import write_videos
+from diffusers import DDPMScheduler
+from diffusion import averaged, diffusion_loss, optimizer_for
+from draws import Draws
+from evaluation import held_out_losses
+from fitting import fit
+from inflated import Inflated
+from loading import Share, batches, shared_out
+from metrics import Metrics
+from options import remembered
+from processes import main_first
+from sampling import sampled, schedule_of
+from sharding import shard
+from torch import Tensor, nn
+
+from make_a_video_pytorch import SpaceTimeUnet, temporal_parameters
+
+Parts = Sequence[tuple[float, Callable[[Draws], Batch]]]  # of a loss: a weight, and batches
+
+
+class Phase(NamedTuple):
+    """Some steps of a training."""
+
+    name: str
+    steps: range
+    lr: float
+    most: int  # samples that a process computes at once
+    frames: int  # of a sample
+    images: float  # the share of images among the frames
+
+
+def phases(args: argparse.Namespace) -> tuple[Phase, Phase]:
+    """Images, then clips, at half the rate, to keep what images taught."""
+    total = args.steps_images + args.steps_video
+    return (
+        Phase("images", range(args.steps_images), args.lr, args.batch_images, 1, 1.0),
+        Phase("video", range(args.steps_images, total), args.lr / 2, args.batch_video,
+              args.frames, args.joint),
+    )  # fmt: skip
+
+
+def parts_of(
+    args: argparse.Namespace, phase: Phase, found: Sources, count: int, first: int, share: Share
+) -> Parts:
+    """Where the batches of a phase come from, of `count` clips or of as many frames."""
+    return [
+        (
+            weight,
+            batches(
+                source, phase.steps, max(round(weight * count * phase.frames / frames), 1), frames,
+                first=first, seed=args.seed, workers=args.workers, share=share,
+            ),
+        )
+        for weight, source, frames in (
+            (1 - phase.images, found.clips, phase.frames), (phase.images, found.images, 1)
+        )
+        if weight > 0
+    ]  # fmt: skip
+
+
+def loss_of(
+    unet: SpaceTimeUnet | Inflated,
+    encoders: Encoders,
+    scheduler: DDPMScheduler,
+    parts: Parts,
+    device: torch.device,
+    model: nn.Module,
+    draws: Draws,
+) -> Tensor:
+    """The loss of the next batch of each of `parts`, by its weight; `model` calls `unet`."""
+    loss = torch.zeros((), device=device)
+    for weight, next_batch in parts:
+        batch = next_batch(draws)
+        x = batch.videos.squeeze(2) if batch.videos.shape[2] == 1 else batch.videos  # an image
+        given = conditions(unet, encoders, batch, draws.uniform(len(x)) < 0.1)
+        told = partial(model, **{name: value.to(device) for name, value in given.items()})
+        loss = loss + weight * diffusion_loss(told, scheduler, x, draws, device)
+    return loss
+
+
+def begin(
+    args: argparse.Namespace,
+    unet: SpaceTimeUnet | Inflated,
+    accelerator: Accelerator,
+    resumed: Path | None,
+) -> tuple[Training, int]:
+    """What is trained, on from a checkpoint if any, and the steps that were taken."""
+    unet.to(args.device)
+    ema, bare = averaged(unet), None
+    ema.eval()
+    state = None if resumed is None else load_training(resumed, unet, ema)
+    if args.shard and accelerator.num_processes > 1:
+        bare = copy.deepcopy(unet).cpu()
+        for model in (unet, ema.module):
+            shard(model, accelerator.device)
+    training = Training(unet, ema, optimizer_for(unet), accelerator, bare)
+    if args.compile:
+        unet.compile(dynamic=False)  # there are few shapes; one for all fails to compile on a CPU
+    if state is None:
+        return training, 0
+    load_optimizer(resumed, state, training)
+    return training, state["step"]
+
+
+def train(
+    args: argparse.Namespace, encoders: Encoders, accelerator: Accelerator, resumed: Path | None
+) -> SpaceTimeUnet | Inflated:
+    """Train on from a checkpoint, if any; return the averaged U-Net.
+
+    Raises:
+        DataError: if something that the command line names cannot be used.
+        RunError: if it cannot go on.
+    """
+    torch.manual_seed(args.seed)
+    with main_first(accelerator):
+        unet = start(args, encoders, resumed)
+        found = sources(args, encoders, unet)
+    training, first = begin(args, unet, accelerator, resumed)
+    ema, scheduler = training.ema, DDPMScheduler.from_config(schedule_of(unet))
+    metrics = Metrics(accelerator, args.out, first, remembered(args))
+    total = args.steps_images + args.steps_video
+
+    def look(phase: Phase, step: int) -> None:
+        if found.held_out is not None:
+            losses = held_out_losses(
+                ema.module, encoders, scheduler, found.held_out, accelerator,
+                frames=phase.frames, device=args.device,
+            )  # fmt: skip
+            at = {f"held_out_loss_at_{timestep}": loss for timestep, loss in losses.items()}
+            mean = fmean(losses.values())
+            metrics(step, {"phase": phase.name, "held_out_loss": mean, **at})
+        if step == total:  # whose samples are those of the run
+            return
+        videos = sampled(args, encoders, ema.module, accelerator, shown=False)
+        if accelerator.is_main_process:
+            (args.out / "samples").mkdir(exist_ok=True)
+            write_videos(videos, args.out / "samples", f"step-{step:06d}", args.sample_fps)
+
+    def after(phase: Phase, step: int) -> None:
+        at_an_end = step in (args.steps_images, total)
+        if step % args.evaluate_every == 0 or at_an_end:
+            look(phase, step)
+        if step % args.save_every == 0 or at_an_end:
+            save_checkpoint(args.out, step, training, remembered(args))
+
+    for phase in phases(args):
+        batch = phase.most * args.gradient_accumulation * args.processes
+        count, parts = shared_out(batch, accelerator.num_processes, phase.most)
+        share = Share(accelerator.process_index, accelerator.num_processes, parts)
+        waiting = parts_of(args, phase, found, count, first, share)
+        losses = fit(
+            accelerator, unet, ema, training.optimizer,
+            partial(loss_of, unet, encoders, scheduler, waiting, args.device),
+            phase=phase.name, steps=phase.steps, lr=phase.lr, seed=args.seed, batch=batch,
+            first=first, parts=parts,
+            unused=temporal_parameters(unet) if phase.frames == 1 else (),
+            after_step=partial(after, phase), report=metrics,
+        )  # fmt: skip
+        if losses:
+            tenth = max(len(losses) // 10, 1)
+            at_first, at_last = fmean(losses[:tenth]), fmean(losses[-tenth:])
+            print(f"{phase.name}: loss {at_first:.4f} at first, {at_last:.4f} at last")
+    return ema.module

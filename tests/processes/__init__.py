@@ -1,0 +1,4 @@
+"""The training script in several processes, which are killed, stopped and joined anew.
+
+Each start of two processes takes ten seconds: `pytest tests/processes`.
+"""

@@ -1,0 +1,47 @@
+"""The training script, which says what each of its processes is, and stops where it is told to."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+
+import train
+import training
+from torch.distributed.tensor import DTensor
+
+fit, save = training.fit, training.save_checkpoint
+
+
+def spying(accelerator, unet, ema, optimizer, *args, **kwargs):
+    losses = fit(accelerator, unet, ema, optimizer, *args, **kwargs)
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    kept = {
+        "process": accelerator.process_index,
+        "processes": accelerator.num_processes,
+        "parts": kwargs["parts"],
+        "sharded": sum(isinstance(p, DTensor) for p in unet.parameters()),
+        "sharded_average": sum(isinstance(p, DTensor) for p in ema.parameters()),
+        "sharded_states": sum(isinstance(value, DTensor) for value in states),
+        "parameters": sum(1 for _ in unet.parameters()),
+        "own": sum(
+            (p.to_local() if isinstance(p, DTensor) else p).numel() for p in unet.parameters()
+        ),
+    }
+    out = Path(os.environ["SPY"])
+    (out / f"process-{kept['process']}.json").write_text(json.dumps(kept))
+    return losses
+
+
+def stopping(out, step, *args):
+    save(out, step, *args)
+    if step == int(os.environ.get("STOP", -1)):
+        raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    if "SPY" in os.environ:
+        training.fit = spying
+    training.save_checkpoint = stopping
+    sys.exit(train.main())

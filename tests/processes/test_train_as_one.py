@@ -1,0 +1,83 @@
+"""Several processes train as one does that has all their clips, whoever has which shares."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.processes.conftest import losses, run, spied
+
+DATA = ["--joint", 0.5, "--data"]
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def alone(folder, tmp_path_factory):
+    """The folder of a training in one process."""
+    out = tmp_path_factory.mktemp("alone")
+    run(1, *DATA, folder, "--out", out, "--batch-images", 8, "--batch-video", 4)
+    return out
+
+
+def must_be_alike(out, alone, first=1):
+    """The losses of training and of what is held out, the weights and the samples."""
+    for name in ("loss", "held_out_loss"):
+        one, other = losses(alone, name), losses(out, name)
+        assert list(one) == list(other)
+        assert list(other.values()) == pytest.approx(list(one.values()), rel=2e-4)
+    once, again = (load_file(path / "checkpoint-000008" / WEIGHTS) for path in (alone, out))
+    for name, tensor in once.items():
+        torch.testing.assert_close(again[name], tensor, rtol=1e-2, atol=2e-4, msg=name)
+    assert (out / "samples.png").exists()
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp2"])
+def test_two_processes_have_the_losses_of_one_with_all_clips(folder, alone, tmp_path, sharded):
+    batches = ["--batch-images", 4, "--batch-video", 2, *["--shard"] * sharded]
+    said = run(2, *DATA, folder, "--out", tmp_path, *batches, SPY=tmp_path)
+    assert "Warning" not in said, said
+    assert said.count("wrote ") == 1
+    must_be_alike(tmp_path, alone)
+    seen = spied(tmp_path)
+    assert [kept["process"] for kept in seen] == [0, 1]
+    for kept in seen:
+        assert (kept["processes"], kept["parts"]) == (2, 1)
+        every = kept["parameters"] if sharded else 0
+        assert kept["sharded"] == kept["sharded_average"] == every
+        assert (kept["sharded_states"] > 0) == sharded
+    whole = sum(t.numel() for t in load_file(tmp_path / "checkpoint-000008" / WEIGHTS).values())
+    own = sum(kept["own"] for kept in seen)
+    assert own == (whole if sharded else 2 * whole)
+
+
+def test_gradients_that_are_accumulated_are_those_of_the_whole_batch(folder, alone, tmp_path):
+    batches = ["--batch-images", 4, "--batch-video", 2, "--gradient-accumulation", 2]
+    run(1, *DATA, folder, "--out", tmp_path, *batches, SPY=tmp_path)
+    must_be_alike(tmp_path, alone)
+    assert [kept["parts"] for kept in spied(tmp_path)] == [2]
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp2"])
+def test_another_number_of_processes_goes_on_with_the_same_clips(
+    folder, alone, tmp_path, before, after, sharded
+):
+    """Each has as many at once as before at most, and in as many parts as it then takes."""
+    shard = ["--shard"] * sharded
+    batches = ["--batch-images", 8 // before, "--batch-video", 4 // before, *shard]
+    every = ["--save-every", 3]
+    run(
+        before,
+        "--data",
+        folder,
+        "--out",
+        tmp_path,
+        *batches,
+        *every,
+        code=1 if before == 2 else 130,
+        STOP=6,
+    )
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-000006"]
+    said = run(after, "--resume", "--out", tmp_path, *shard, SPY=tmp_path)
+    assert "from here on" not in said
+    must_be_alike(tmp_path, alone)
+    assert [kept["parts"] for kept in spied(tmp_path)] == [2] if after == 1 else [1, 1]
