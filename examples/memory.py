@@ -26,9 +26,10 @@ from checkpoints import tried
 from command_line import Parser, positive
 from diffusers import DDPMScheduler
 from diffusion import SCHEDULE, diffusion_loss, optimizer_for
+from draws import Draws
 from errors import DataError
 from fake_gpu import Live, on_a_gpu
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from make_a_video_pytorch import ResnetBlock, SpaceTimeUnet, SpatioTemporalAttention
@@ -46,7 +47,8 @@ class Memory(NamedTuple):
         optimizer: the two moments of AdamW.
         average: the averaged copy of the parameters.
         gathered: parameters and gradients that are whole at a time though they are sharded.
-        activations: all else that there is at the peak of a step.
+        activations: what a step takes beyond all that at its peak, when some of the gradients may
+            not be there yet.
     """
 
     parameters: int
@@ -60,6 +62,16 @@ class Memory(NamedTuple):
     def total(self) -> int:
         """What the step takes at its peak."""
         return sum(self)
+
+
+class Undrawn(Draws):
+    """Random numbers without a value, which tensors without data are."""
+
+    def integers(self, below: int, count: int) -> Tensor:
+        return torch.zeros(count, dtype=torch.long)
+
+    def noise(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.empty(shape)
 
 
 def memory_of(
@@ -99,11 +111,11 @@ def memory_of(
         parameters = live.shard(unet.parameters(), shards)
         for parameter in unet.parameters():
             parameter.register_post_accumulate_grad_hook(keep_shard)
-        for _ in range(2):  # the second has the gradients of the first, and what AdamW keeps
+        for _ in range(2):  # in the second there is what AdamW keeps
             live.peak = 0
+            optimizer.zero_grad()
             with autocast(mixed_precision):
-                loss = diffusion_loss(model, scheduler, x, Generator(), "cpu")
-            optimizer.zero_grad(set_to_none=True)
+                loss = diffusion_loss(model, scheduler, x, Undrawn(0, 0), "cpu")
             loss.backward()
             nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
             optimizer.step()

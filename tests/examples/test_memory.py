@@ -1,68 +1,20 @@
-"""The memory that a training is said to take, against what it takes."""
+"""The memory that a training is said to take; tests/training measures one."""
 
 import json
-import os
 import re
-import subprocess
-import sys
-from contextlib import nullcontext
-from functools import cache
-from pathlib import Path
 
 import memory
 import pytest
 
 from benchmarks.measure import MIB, peak_memory
 from make_a_video_pytorch import SpaceTimeUnet, temporal_parameters
-from tests.examples.training_peak import without_gradients_by_hand
 
-ROOT = Path(__file__).parents[2]
 SMALL = {
     "dim": 24, "dim_mult": (1, 3), "self_attns": (False, True), "resnet_block_depths": (1, 1),
     "temporal_compression": (False, False), "attn_dim_head": 16, "attn_heads": 3,
 }  # fmt: skip
-TEXT = SMALL | {"context_dim": 20, "condition_on_fps": True}
-COMPRESSED = SMALL | {
-    "temporal_compression": (True, False), "cond_dim": 7, "attn_pos_bias": False,
-    "attn_rotary": True, "self_attns": (True, True),
-}  # fmt: skip
 WIDE = SMALL | {"dim": 128, "dim_mult": (1, 2)}  # the parameters take more than the activations
-CASES = {
-    "images": (SMALL, (19, 3, 36, 44), "no"),
-    "text": (TEXT, (2, 3, 7, 36, 44), "no"),
-    "compressed": (COMPRESSED, (1, 3, 14, 36, 28), "no"),
-    "wide": (WIDE, (1, 3, 3, 20, 12), "no"),
-    "text-bf16": (TEXT, (2, 3, 7, 36, 44), "bf16"),
-}
 VIDEO = (2, 3, 7, 12, 20)
-
-
-@cache
-def measured(name):
-    """Bytes at the peak of a training, with activations kept and with checkpointing."""
-    command = [sys.executable, "-m", "tests.examples.training_peak", json.dumps(CASES[name])]
-    env = os.environ | {
-        "PYTHONPATH": str(ROOT / "examples"),
-        # what is freed goes back at once, and leaves no gaps
-        "MALLOC_MMAP_THRESHOLD_": str(2**16),
-        "MALLOC_TRIM_THRESHOLD_": "0",
-        # the kernels for bf16 of AMX keep 70 MiB that are no tensor's
-        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
-    }
-    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=env)
-    return [float(line) * MIB for line in run.stdout.split()]
-
-
-@pytest.mark.parametrize("again", [False, True], ids=["kept", "checkpointed"])
-@pytest.mark.parametrize("name", CASES)
-def test_a_training_takes_what_is_estimated(name, again, monkeypatch):
-    without_gradients_by_hand(monkeypatch.setattr)
-    monkeypatch.setattr(memory, "on_a_gpu", nullcontext)  # the kernels of this CPU, as measured
-    arguments, shape, precision = CASES[name]
-    estimate = memory.memory_of(
-        arguments, shape, mixed_precision=precision, gradient_checkpointing=again
-    )
-    assert estimate.total == pytest.approx(measured(name)[again], rel=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +50,9 @@ def test_shards_share_all_but_activations_and_what_is_gathered():
         blocks += [first, *further] if attention is None else [first, *further, attention]
     root = memory.bytes_of(unet) - sum(map(memory.bytes_of, blocks))
     assert three.gathered == many.gathered == 2 * (max(map(memory.bytes_of, blocks)) + root)
-    # but for gradients that are not there yet at the peak, which take less as shards
-    assert many.activations == pytest.approx(one.activations, rel=0.01)
+    # at the peak of one not all of its gradients are there yet, for which it needs less beyond them
+    assert one.activations < three.activations < many.activations
+    assert many.activations < one.activations + one.gradients
     assert many.total < three.total < one.total
 
 

@@ -1,6 +1,6 @@
 """Print MiB at the peak of a training on a CPU, for which this process is a fresh one.
 
-    PYTHONPATH=examples python -m tests.examples.training_peak '[{"dim": 8}, [2, 3, 32, 32], "no"]'
+    PYTHONPATH=examples python -m tests.training.peak '[{"dim": 8}, [2, 3, 32, 32], "no"]'
 
 Of the arguments of the U-Net, the shape of the batches, and the precision, two peaks are printed:
 first that with all activations kept, then that under gradient checkpointing.
@@ -8,12 +8,13 @@ first that with all activations kept, then that under gradient checkpointing.
 
 import json
 import sys
-from contextlib import nullcontext
 from functools import partial
 
 import torch
 from diffusers import DDPMScheduler
-from diffusion import SCHEDULE, averaged, diffusion_loss, fit, optimizer_for
+from diffusion import SCHEDULE, averaged, diffusion_loss, optimizer_for
+from fitting import fit
+from processes import join
 
 from benchmarks.measure import peak_memory
 from make_a_video_pytorch import SpaceTimeUnet
@@ -40,12 +41,13 @@ def train(arguments, shape, precision, steps):
     if unet.config["condition_on_fps"]:
         given["fps"] = torch.full((batch,), 8.0)
 
-    def loss_of(generator):
-        with torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext():
-            return diffusion_loss(partial(unet, **given), scheduler, x, generator, "cpu")
+    def loss_of(called, draws):
+        return diffusion_loss(partial(called, **given), scheduler, x, draws, "cpu")
 
-    ema, optimizer = averaged(unet), optimizer_for(unet)
-    fit(unet, ema, optimizer, loss_of, phase="", steps=range(steps), lr=1e-3, seed=0)
+    fit(
+        join("cpu", mixed_precision=precision), unet, averaged(unet), optimizer_for(unet), loss_of,
+        phase="", steps=range(steps), lr=1e-3, seed=0, batch=batch,
+    )  # fmt: skip
 
 
 def main(arguments, shape, precision):
