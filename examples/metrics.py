@@ -29,9 +29,8 @@ class Metrics:
         self, accelerator: Accelerator, out: Path, first: int, settings: Mapping[str, object]
     ) -> None:
         self.accelerator, self.path = accelerator, out / FILE
-        accelerator.init_trackers(
-            out.name, {k: v if isinstance(v, int | float) else str(v) for k, v in settings.items()}
-        )
+        known = {k: v if isinstance(v, int | float) else str(v) for k, v in settings.items()}
+        accelerator.init_trackers("make-a-video-pytorch", known)
         if accelerator.is_main_process:
             kept = [line for line in read(self.path) if line["step"] <= first]
             shorter = self.path.with_suffix(".partial")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 from pathlib import Path
 
@@ -166,6 +167,8 @@ def check(args: argparse.Namespace) -> None:
     for name in ("config", "joint", "images"):
         if args.inflate is not None and getattr(args, name):
             raise DataError(f"--{name} has no use with --inflate: the image model stays as it is")
+    if args.log is not None and importlib.util.find_spec(args.log) is None:
+        raise DataError(f"--log {args.log} needs {args.log}: pip install {args.log}")
     if not 0 < args.fps[0] <= args.fps[1]:
         raise DataError(f"--fps {args.fps[0]} {args.fps[1]} must be positive, the lowest first")
     for name in ("sequence_fps", "sample_fps"):

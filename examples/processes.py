@@ -43,6 +43,8 @@ def join(device: str, **settings: object) -> Accelerator:
         accelerator = Accelerator(cpu=device == "cpu", **settings)
     except (ValueError, ImportError) as error:
         raise DataError(str(error).splitlines()[0]) from error
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise DataError("fp16 needs a GPU; a CPU has bf16")  # Accelerate would compute in fp32
     if accelerator.num_processes == 1:
         accelerator.state.device = torch.device(device)
     if not accelerator.is_main_process:
@@ -50,8 +52,9 @@ def join(device: str, **settings: object) -> Accelerator:
     return accelerator
 
 
-def end_with_the_launcher() -> None:
-    """From here on `Ended` is raised where the launcher ends this process, or has ended itself.
+@contextmanager
+def ended_with_the_launcher() -> Iterator[None]:
+    """`Ended` is raised where the launcher ends this process, or has ended itself.
 
     A launcher that is killed cannot say so, and what it started would train on, beside the run
     that goes on from the same checkpoint.
@@ -67,9 +70,13 @@ def end_with_the_launcher() -> None:
         time.sleep(30)  # a process that waits for a GPU does not hear of it
         os._exit(1)
 
-    signal.signal(signal.SIGTERM, end)
+    before = signal.signal(signal.SIGTERM, end)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def lost(error: BaseException) -> str | None:

@@ -34,7 +34,7 @@ from evaluation import held_out_losses
 from inflated import Inflated
 from metrics import plot
 from options import check, compare, parser_of
-from processes import Ended, end_with_the_launcher, join, lost, main_first
+from processes import Ended, ended_with_the_launcher, join, lost, main_first
 from sampling import free_name, sampled, say_what_does_nothing, schedule_of
 from training import train
 
@@ -136,18 +136,18 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         args, checkpoint = arguments_of(command, arguments)
-        end_with_the_launcher()
-        accelerator = join(
-            args.device, mixed_precision=args.mixed_precision, log_with=args.log,
-            project_dir=args.out,
-        )  # fmt: skip
-        if accelerator.num_processes > 1:
-            who = f"process {accelerator.process_index} of {accelerator.num_processes}: "
-        run(args, checkpoint, accelerator)
-        accelerator.end_training()
+        with ended_with_the_launcher():
+            accelerator = join(
+                args.device, mixed_precision=args.mixed_precision, log_with=args.log,
+                project_dir=args.out,
+            )  # fmt: skip
+            if accelerator.num_processes > 1:
+                who = f"process {accelerator.process_index} of {accelerator.num_processes}: "
+            run(args, checkpoint, accelerator)
+            accelerator.end_training()
     except DataError as error:
         command.error(f"{who}{error}")
-    except RunError as error:
+    except (RunError, OSError) as error:  # as of a disk that is full
         command.error(f"{who}{error}; {kept()}")
     except KeyboardInterrupt:
         print(f"interrupted; {kept()}")

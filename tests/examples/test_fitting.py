@@ -3,6 +3,7 @@
 import fitting
 import pytest
 import torch
+from accelerate import Accelerator
 from diffusion import averaged
 from errors import RunError
 from fitting import fit
@@ -21,12 +22,12 @@ class Scale(nn.Module):
         return x * self.weight
 
 
-def trained(loss_of, steps=20, **more):
+def trained(loss_of, steps=20, accelerator=None, **more):
     model = Scale()
     ema, optimizer = averaged(model), torch.optim.SGD(model.parameters(), lr=1.0)
     seen = []
     losses = fit(
-        join("cpu"), model, ema, optimizer, loss_of,
+        accelerator or join("cpu"), model, ema, optimizer, loss_of,
         phase="test", steps=range(steps), lr=0.1, seed=0, batch=4,
         report=lambda step, values: seen.append((step, values)), **more,
     )  # fmt: skip
@@ -97,3 +98,23 @@ def test_the_parts_of_a_step_are_one_step():
 
     one, three = (trained(loss_of, parts=parts)[0].weight for parts in (1, 3))
     torch.testing.assert_close(one, three)
+
+
+def test_gradients_that_overflow_are_the_scalers_business():
+    """As with fp16 on a GPU: it skips, lowers its scale, and only losses end the run."""
+    accelerator = Accelerator(cpu=True, mixed_precision="fp16")
+    accelerator.native_amp = True  # which it is on a GPU alone
+    accelerator.scaler = scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+
+    def loss_of(model, draws):
+        return model(torch.full((3,), 4.0)).sum()
+
+    model, ema, _, seen = trained(loss_of, accelerator=accelerator)
+    assert seen[-1][1]["skipped"] == 0
+    overflows = 127 - int(torch.tensor(scaler.get_scale()).log2())
+    assert 0 < overflows < 20
+    assert ema.n_averaged == 20 - overflows
+    assert torch.isfinite(model.weight).all()
+    assert (model.weight < 1).all()
+    with pytest.raises(RunError):
+        trained(lambda model, draws: loss_of(model, draws) * float("inf"), accelerator=accelerator)

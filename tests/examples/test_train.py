@@ -1,8 +1,10 @@
 """The training script as one runs it, small."""
 
+import importlib.util
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -20,6 +22,7 @@ import train
 import training
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing import event_accumulator
 
 from make_a_video_pytorch import SpaceTimeUnet, temporal_parameters
 from make_a_video_pytorch.integrations.diffusers import SpaceTimeUnetModel
@@ -549,3 +552,133 @@ def test_what_goes_on_with_a_run_of_videos_is_told_the_rate(folder, tmp_path, mo
         with pytest.raises(SystemExit, match="2"):
             script.main([*out, *few])
         assert "was trained with --vae, which is not read here" in capsys.readouterr().err
+
+
+# What is measured, and what goes wrong
+
+
+def test_what_is_held_out_is_measured_while_it_runs_and_by_itself(trained, capsys):
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, 8))
+    assert [line["phase"] for line in steps] == ["images"] * 3 + ["video"] * 4
+    for line in steps:
+        assert line["samples_per_second"] == pytest.approx(2 * line["steps_per_second"])
+    held_out = {line["step"]: line for line in lines if "held_out_loss" in line}
+    assert list(held_out) == [3, 7]
+    levels = [f"held_out_loss_at_{t}" for t in (62, 187, 312, 437, 562, 687, 812, 937)]
+    found = [held_out[7][level] for level in levels]
+    assert held_out[7]["held_out_loss"] == pytest.approx(sum(found) / 8)
+    assert len(set(found)) == 8
+
+    assert train.main(["--evaluate", str(trained)]) == 0
+    *by_level, mean = capsys.readouterr().out.splitlines()
+    assert by_level == [
+        f"held-out loss at timestep {level.split('_')[-1]}: {loss:.4f}"
+        for level, loss in zip(levels, found, strict=True)
+    ]
+    assert mean == f"held-out loss: {held_out[7]['held_out_loss']:.4f}"
+
+
+def test_where_nothing_is_held_out_nothing_is_measured(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    video = write_numbers(tmp_path / "data" / "a.mp4", 12)
+    out = tmp_path / "out"
+    assert on(video, out=out) == 0
+    assert "no video is long enough to hold some out" in capsys.readouterr().out
+    assert "held_out" not in (out / "metrics.jsonl").read_text()
+    with pytest.raises(SystemExit, match="2"):
+        train.main(["--evaluate", str(out)])
+    assert capsys.readouterr().err.endswith(f"error: nothing of {video} is held out\n")
+
+
+def test_a_tracker_gets_what_is_measured(tmp_path):
+    short = ["--steps-images", 1, "--steps-video", 2, "--log", "tensorboard"]
+    assert run(*short, out=tmp_path) == 0
+    (events,) = tmp_path.rglob("events.out.tfevents.*.0")
+    found = event_accumulator.EventAccumulator(str(events.parent)).Reload()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for name in ("loss", "lr", "held_out_loss"):
+        logged = {event.step: event.value for event in found.Scalars(name)}
+        kept = {line["step"]: line[name] for line in lines if name in line}
+        assert logged == pytest.approx(kept)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--mixed-precision", "fp16"], "fp16 needs a GPU; a CPU has bf16"),
+        (["--log", "wandb"], "--log wandb needs wandb: pip install wandb"),
+        (["--evaluate", "nowhere"], "no checkpoint in nowhere"),
+    ],
+)
+def test_what_this_machine_does_not_do_is_one_line(
+    arguments, message, tmp_path, capsys, monkeypatch
+):
+    find_spec = importlib.util.find_spec
+
+    def without_wandb(name, *args):
+        return None if name == "wandb" else find_spec(name, *args)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without_wandb)
+    with pytest.raises(SystemExit, match="2"):
+        run(*arguments, out=tmp_path)
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert message in error
+
+
+def test_a_disk_that_is_full_loses_nothing_that_was_there(tmp_path, capsys):
+    """A checkpoint is larger than files may be here, and the measures are not."""
+    assert run("--steps-images", 1, "--steps-video", 1, out=tmp_path) == 0
+    before = {path: path.read_bytes() for path in last(tmp_path).iterdir()}
+    most, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    more = ["--resume", "--out", str(tmp_path), "--clips", "1", "--sampling-steps", "1"]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(SystemExit, match="2"):
+            train.main([*more, "--steps-video", "3"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(
+        r"error: \S*checkpoint-000004 cannot be written: .*; \S*checkpoint-000002 is kept$", error
+    )
+    assert {path: path.read_bytes() for path in last(tmp_path).iterdir()} == before
+    assert not (tmp_path / ".checkpoint").exists()
+    assert train.main([*more, "--steps-video", "3"]) == 0
+    assert last(tmp_path).name == "checkpoint-000004"
+
+
+def test_losses_that_are_not_finite_end_a_run_and_name_what_is_kept(tmp_path, capsys, monkeypatch):
+    loss = training.diffusion_loss
+    calls = []
+
+    def spoilt(*args):
+        calls.append(None)
+        return loss(*args) * (float("nan") if len(calls) > 3 else 1.0)
+
+    monkeypatch.setattr(training, "diffusion_loss", spoilt)
+    with pytest.raises(SystemExit, match="2"):
+        run("--steps-images", 50, "--save-every", 2, out=tmp_path)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "not finite in 10 steps in a row, up to step 13; " in error
+    # saved in the meantime, with the weights of the third step
+    assert error.endswith("checkpoint-000012 is kept")
+    kept = load_file(last(tmp_path) / WEIGHTS)
+    assert all(torch.isfinite(tensor).all() for tensor in kept.values())
+
+
+def test_a_run_that_is_told_to_end_says_what_is_kept(tmp_path):
+    """As a cluster does to the jobs that it stops."""
+    command = [*SCRIPT, *TINY.split(), "--out", str(tmp_path), "--save-every", "1"]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not train.checkpoints(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.terminate()
+        said = process.stderr.read().splitlines()[-1]
+    assert process.returncode == 143
+    assert re.search("ended, as its launcher .*; .*checkpoint-[0-9]{6} is kept$", said)

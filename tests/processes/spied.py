@@ -9,9 +9,11 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 
 import train
 import training
+from accelerate import FullyShardedDataParallelPlugin
+from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
 
-fit, save = training.fit, training.save_checkpoint
+fit, save, join = training.fit, training.save_checkpoint, train.join
 
 
 def spying(accelerator, unet, ema, optimizer, *args, **kwargs):
@@ -40,7 +42,18 @@ def stopping(out, step, *args):
         raise KeyboardInterrupt
 
 
+def as_on_gpus(*args, **settings):
+    """The state that Accelerate has where its own FSDP2 is asked for, which it passes over here."""
+    accelerator = join(*args, **settings)
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=2)
+    accelerator.state.distributed_type = DistributedType.FSDP
+    assert accelerator.is_fsdp2
+    return accelerator
+
+
 if __name__ == "__main__":
+    if "ACCELERATE_USE_FSDP" in os.environ:
+        train.join = as_on_gpus
     if "SPY" in os.environ:
         training.fit = spying
     training.save_checkpoint = stopping

@@ -30,10 +30,12 @@ def must_be_alike(out, alone, first=1):
     assert (out / "samples.png").exists()
 
 
-@pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp2"])
-def test_two_processes_have_the_losses_of_one_with_all_clips(folder, alone, tmp_path, sharded):
-    batches = ["--batch-images", 4, "--batch-video", 2, *["--shard"] * sharded]
-    said = run(2, *DATA, folder, "--out", tmp_path, *batches, SPY=tmp_path)
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "fsdp2-by-accelerate"])
+def test_two_processes_have_the_losses_of_one_with_all_clips(folder, alone, tmp_path, strategy):
+    sharded = strategy != "ddp"
+    batches = ["--batch-images", 4, "--batch-video", 2, *["--shard"] * (strategy == "fsdp2")]
+    asked = {"ACCELERATE_USE_FSDP": "true"} if strategy == "fsdp2-by-accelerate" else {}
+    said = run(2, *DATA, folder, "--out", tmp_path, *batches, SPY=tmp_path, **asked)
     assert "Warning" not in said, said
     assert said.count("wrote ") == 1
     must_be_alike(tmp_path, alone)
