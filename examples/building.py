@@ -56,7 +56,9 @@ def encoders_of(args: argparse.Namespace) -> Encoders:
 def asked_for(args: argparse.Namespace, encoders: Encoders) -> dict[str, object]:
     """The arguments of a U-Net that the data and their encoders ask for."""
     if args.data == "digits":
-        return {"channels": MovingDigits.channels, "cond_dim": MovingDigits.cond_dim}
+        # no rate: an embedding of it would learn nothing, and DDP wait for its gradient
+        return {"channels": MovingDigits.channels, "cond_dim": MovingDigits.cond_dim,
+                "condition_on_fps": False}  # fmt: skip
     return {
         "channels": 3 if encoders.pictures is None else encoders.pictures.channels,
         "cond_dim": None,
@@ -66,7 +68,7 @@ def asked_for(args: argparse.Namespace, encoders: Encoders) -> dict[str, object]
 
 def new_unet(args: argparse.Namespace, asked: dict[str, object]) -> SpaceTimeUnet:
     """A U-Net of the arguments of `--config`, or of this script."""
-    arguments = asked | {"dim": args.dim, "condition_on_fps": args.data != "digits"}
+    arguments = {"condition_on_fps": True, **asked, "dim": args.dim}
     if args.config is None:
         arguments |= {
             "dim_mult": (1, 2),

@@ -74,6 +74,8 @@ def fit(
         RunError: if ten losses in a row are not finite.
     """
     taken = min(max(first - steps.start, 0), len(steps))
+    if taken == len(steps):
+        return []
     shares, own = accelerator.num_processes * parts, accelerator.process_index * parts
     losses: list[float] = []
     skipped = in_a_row = 0

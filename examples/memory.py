@@ -185,7 +185,6 @@ def config_of(args: argparse.Namespace) -> dict[str, object]:
     """The arguments of the U-Net, once it has taken a clip of this size."""
     asked = {"channels": 3, "cond_dim": None, "context_dim": None}
     with FakeTensorMode():
-        args.data = "clips"  # not the digits, of which the U-Net is told no rate
         return tried(new_unet(args, asked), args.frames, args.size).config
 
 

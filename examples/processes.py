@@ -18,6 +18,7 @@ from types import FrameType
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from errors import DataError
 from sharding import is_sharded
 from torch import Tensor, nn
@@ -39,8 +40,9 @@ def join(device: str, **settings: object) -> Accelerator:
     Raises:
         DataError: if the device does not do what is asked.
     """
+    views = DistributedDataParallelKwargs(gradient_as_bucket_view=True)  # instead of copies
     try:
-        accelerator = Accelerator(cpu=device == "cpu", **settings)
+        accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[views], **settings)
     except (ValueError, ImportError) as error:
         raise DataError(str(error).splitlines()[0]) from error
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":

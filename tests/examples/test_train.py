@@ -349,6 +349,10 @@ def test_the_first_phase_takes_pictures_and_the_second_a_share_of_images(
         ('{"oops": 3}', "unexpected keyword argument 'oops'"),
         ('{"dim_mult": [1, 2]}', r"`self_attns` .* must have 2 entries"),
         ('{"channels": 4}', "the U-Net has `channels` 4, what it is to be trained on 1"),
+        (
+            '{"condition_on_fps": true}',
+            "the U-Net has `condition_on_fps` True, what it is to be trained on False",
+        ),
     ],
 )
 def test_a_config_that_is_none_is_one_line(tmp_path, capsys, content, message):

@@ -32,6 +32,7 @@ def spying(accelerator, unet, ema, optimizer, *args, **kwargs):
         ),
     }
     out = Path(os.environ["SPY"])
+    out.mkdir(exist_ok=True)
     (out / f"process-{kept['process']}.json").write_text(json.dumps(kept))
     return losses
 

@@ -4,9 +4,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.examples.models import pipeline
 from tests.processes.conftest import losses, run, spied
 
 DATA = ["--joint", 0.5, "--data"]
+MOTION = "motion.safetensors"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -83,3 +85,31 @@ def test_another_number_of_processes_goes_on_with_the_same_clips(
     assert "from here on" not in said
     must_be_alike(tmp_path, alone)
     assert [kept["parts"] for kept in spied(tmp_path)] == [2] if after == 1 else [1, 1]
+
+
+def test_lower_precision_trains_in_two_processes_too(folder, alone, tmp_path):
+    batches = ["--batch-images", 4, "--batch-video", 2, "--mixed-precision", "bf16"]
+    run(2, *DATA, folder, "--out", tmp_path, *batches)
+    for name in ("loss", "held_out_loss"):
+        assert losses(tmp_path, name) == pytest.approx(losses(alone, name), rel=3e-2)
+        assert losses(tmp_path, name) != pytest.approx(losses(alone, name), rel=1e-4)
+
+
+def test_motion_is_trained_in_two_processes_too(folder, tmp_path):
+    """Of an image model of diffusers, with its text encoder and autoencoder, which stays frozen."""
+    made = pipeline(tmp_path / "pipeline")
+    for n in range(3):
+        (folder / f"{n}.txt").write_text("a red ball")
+    given = ["--data", folder, "--inflate", made, "--cache", tmp_path / "cache", "--joint", 0]
+    run(1, *given, "--out", tmp_path / "alone", "--batch-video", 4)
+    for name, shard in (("ddp", []), ("fsdp2", ["--shard"])):
+        out = tmp_path / name
+        said = run(2, *given, *shard, "--out", out, "--batch-video", 2, SPY=out)
+        assert "Warning" not in said, said
+        assert losses(out) == pytest.approx(losses(tmp_path / "alone"), rel=2e-4)
+        assert len(losses(out)) == 4
+        assert [kept["sharded"] > 0 for kept in spied(out)] == [bool(shard)] * 2
+        runs = (tmp_path / "alone", out)
+        one, other = (load_file(path / "checkpoint-000004" / MOTION) for path in runs)
+        for key, tensor in one.items():
+            torch.testing.assert_close(other[key], tensor, rtol=1e-2, atol=1e-4, msg=key)
