@@ -1,7 +1,12 @@
 """Digits that move, and what is written of videos."""
 
+from fractions import Fraction
+
+import av
 import clips
+import pytest
 import torch
+from PIL import Image
 
 
 def test_digits_move_and_keep_their_shape():
@@ -43,3 +48,26 @@ def test_digits_have_their_names():
     chosen = (middle[:, None] - brightness).abs().argmin(1)
     assert torch.equal(names.argmax(1), digits.names[chosen])
     assert torch.equal(digits.names[:10], torch.arange(10))  # scanned in order
+
+
+@pytest.mark.parametrize(("channels", "size", "fps"), [(1, 9, 8.0), (3, 71, 12.5)])
+def test_a_written_video_is_read_as_what_it_was(channels, size, fps, tmp_path):
+    """The second of three, in a grid of two by two, whose upper half brightens frame by frame."""
+    videos = torch.full((3, channels, 5, size, size), -1.0)
+    for frame in range(5):
+        videos[1, :, frame, : size // 2] = frame / 2 - 1
+    gif, mp4, png = clips.write_videos(videos, tmp_path, "some", fps)
+    assert {path.name for path in tmp_path.iterdir()} == {"some.gif", "some.mp4", "some.png"}
+    with Image.open(png) as sheet, Image.open(gif) as moving:
+        assert moving.n_frames == 5
+        cell = sheet.size[0] // 5
+    with av.open(str(mp4)) as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate == Fraction(fps)
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    assert len(frames) == 5
+    for index, frame in enumerate(frames):
+        assert frame.shape == (2 * cell + 2 * cell % 2, 2 * cell + 2 * cell % 2, 3)
+        bright = frame[cell // 8 : cell // 3, cell + cell // 4 : 2 * cell - cell // 4]
+        assert bright.mean() == pytest.approx(index / 4 * 255, abs=6)
+        assert frame[cell // 8 : cell // 3, cell // 4 : cell // 2].mean() < 6

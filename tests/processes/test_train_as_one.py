@@ -43,6 +43,7 @@ def test_two_processes_have_the_losses_of_one_with_all_clips(folder, alone, tmp_
     must_be_alike(tmp_path, alone)
     seen = spied(tmp_path)
     assert [kept["process"] for kept in seen] == [0, 1]
+    assert [bool(kept["written"]) for kept in seen] == [True, False], seen[1]["written"]
     for kept in seen:
         assert (kept["processes"], kept["parts"]) == (2, 1)
         every = kept["parameters"] if sharded else 0
