@@ -19,7 +19,7 @@ from inflated import Inflated
 from options import option_of
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from sharding import shard_state, whole
+from sharding import is_sharded, shard_state, whole
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel
@@ -35,7 +35,7 @@ class Training(NamedTuple):
     ema: AveragedModel
     optimizer: AdamW
     accelerator: Accelerator
-    bare: SpaceTimeUnet | Inflated | None = None  # if sharded: to be saved with their weights
+    bare: SpaceTimeUnet | Inflated | None = None  # to be saved with the weights of sharded ones
 
 
 def save_checkpoint(out: Path, step: int, training: Training, options: dict) -> None:
@@ -45,9 +45,12 @@ def save_checkpoint(out: Path, step: int, training: Training, options: dict) -> 
         RunError: if it cannot be written. The one before is then still there.
     """
     unet, ema, optimizer, accelerator, averaged_unet = training
+    writes = accelerator.is_main_process
+    if not writes and not is_sharded(unet):
+        return
     state = {"unet": unet.state_dict(), "ema": ema.state_dict()}
-    state = whole({**state, "optimizer": optimizer.state_dict(), "step": step})
-    if not accelerator.is_main_process:
+    state = whole({**state, "optimizer": optimizer.state_dict(), "step": step}, kept=writes)
+    if not writes:
         return
     if accelerator.scaler is not None:
         state["scaler"] = accelerator.scaler.state_dict()
@@ -73,7 +76,7 @@ def save_checkpoint(out: Path, step: int, training: Training, options: dict) -> 
         raise RunError(f"{target} cannot be written: {reason_of(error)}") from error
     for path in older:
         if path != target:  # whole, or gone
-            shutil.rmtree(path.rename(temporary))
+            shutil.rmtree(path.rename(temporary), ignore_errors=True)
 
 
 def checkpoints(out: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from diffusers import DDPMScheduler
 from diffusion import diffusion_loss
 from draws import Draws
 from inflated import Inflated
-from loading import Share, Source, batches
+from loading import ALONE, Share, Source, batches
 from processes import mean_of
 
 from make_a_video_pytorch import SpaceTimeUnet
@@ -39,14 +39,16 @@ def held_out_losses(
 ) -> dict[int, float]:
     """The loss at eight timesteps, of clips of so many frames, or images: the mean over 32 clips.
 
-    Clips and noise are the same at every call, at every timestep, and in as many processes.
+    Clips and noise are the same at every call and timestep, and however many processes there are.
     """
-    process, processes = accelerator.process_index, accelerator.num_processes
-    count = -(-CLIPS // processes)
+    share = Share(accelerator.process_index, accelerator.num_processes)
+    if CLIPS % share.processes:  # each measures all of them
+        share = ALONE
+    process, processes, _ = share
+    count = CLIPS // processes
     following = batches(
-        source, range(STEPS), count, frames,
-        first=0, seed=0, workers=0, share=Share(process, processes),
-    )  # fmt: skip
+        source, range(STEPS), count, frames, first=0, seed=0, workers=0, share=share
+    )
     timesteps = timesteps_of(scheduler)
     losses = torch.zeros(LEVELS, device=accelerator.device)
     for step in range(STEPS):

@@ -101,10 +101,12 @@ def fit(
             for group in optimizer.param_groups:
                 highest = lr * group.get("speed", 1.0)
                 group["lr"] = learning_rate(step - steps.start, len(steps), highest)
-            # gradients that are not finite are a scaler's business: it skips and lowers its scale
-            scaled = accelerator.scaler is not None
+            # gradients that are not finite are a scaler's business, as long as its scale, which it
+            # then lowers, may be what is wrong
+            scaler = accelerator.scaler
+            scaled = scaler is not None and scaler.get_scale() >= 1
             good = math.isfinite(losses[-1]) and (scaled or math.isfinite(norm))
-            if good or scaled:
+            if good or scaler is not None:
                 stepping.step()
             if good and math.isfinite(norm):
                 ema.update_parameters(unet)

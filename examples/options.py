@@ -97,13 +97,13 @@ def add_launch_options(parser: Parser) -> None:
     add(
         "--mixed-precision",
         choices=("no", "bf16", "fp16"),
-        default=said("ACCELERATE_MIXED_PRECISION", "no"),
+        default=said(LAUNCHED["mixed_precision"], "no"),
         help="of what is computed; the weights stay in single precision",
     )
     add(
         "--gradient-accumulation",
         type=positive,
-        default=int(said("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")),
+        default=int(said(LAUNCHED["gradient_accumulation"], "1")),
         metavar="PARTS",
         help="batches of this size that each process computes in a step, one after another",
     )
@@ -111,7 +111,7 @@ def add_launch_options(parser: Parser) -> None:
     add(
         "--shard",
         action="store_true",
-        default=said("ACCELERATE_USE_FSDP", "false").lower() == "true",
+        default=said(LAUNCHED["shard"], "false").lower() == "true",
         help="leave each process a share of parameters, gradients and optimizer (FSDP2)",
     )
     add("--log", choices=("tensorboard", "wandb"), help="where measures go, beside metrics.jsonl")
@@ -131,7 +131,13 @@ REMEMBERED = ("data", "images", "text_encoder", "vae", "cache", "strict_data", "
               "sequence_fps", "buckets", "joint", "frames", "size", "dim", "config", "inflate",
               "steps_images", "steps_video", "batch_images", "batch_video", "lr", "save_every",
               "evaluate_every", "mixed_precision", "gradient_accumulation", "processes", "log",
-              "seed", "prompt", "sample_fps")  # fmt: skip
+              "seed", "prompt", "sample_fps", "shard")  # fmt: skip
+# what a launcher of Accelerate may say, and by which variable
+LAUNCHED = {
+    "mixed_precision": "ACCELERATE_MIXED_PRECISION",
+    "gradient_accumulation": "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
+    "shard": "ACCELERATE_USE_FSDP",
+}
 OF_THE_UNET = ("dim", "config", "inflate", "text_encoder", "vae")
 
 
@@ -144,6 +150,17 @@ def remembered(args: argparse.Namespace) -> dict[str, object]:
     """What the command line says, fit for JSON."""
     values = {name: getattr(args, name) for name in REMEMBERED}
     return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+
+
+def defaults_of(before: dict[str, object], resumes: bool) -> dict[str, object]:
+    """Which options of a run are the defaults of what follows on it, if nobody says them.
+
+    Where it is computed is said anew: by a launcher, and whether in shards.
+    """
+    anew = {name for name, variable in LAUNCHED.items() if variable in os.environ} | {"shard"}
+    if not resumes:  # but samples, or measures
+        anew |= {"mixed_precision", "log"}
+    return {name: value for name, value in before.items() if name not in anew}
 
 
 def compare(args: argparse.Namespace, before: dict[str, object]) -> None:
@@ -174,6 +191,8 @@ def check(args: argparse.Namespace) -> None:
     for name in ("sequence_fps", "sample_fps"):
         if getattr(args, name) <= 0:
             raise DataError(f"{option_of(name)} {getattr(args, name)} must be positive")
+    if args.inflate is not None and args.frames == 1:
+        raise DataError("--frames 1 leaves nothing to train with --inflate, which trains motion")
     if not 0 <= args.joint < 1:
         raise DataError(f"--joint {args.joint} must be at least 0, and less than 1")
     if args.frames == 1 and args.steps_video and args.sample is None:

@@ -18,12 +18,13 @@ from types import FrameType
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 from errors import DataError
 from sharding import is_sharded
 from torch import Tensor, nn
 
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "gloo")
+# of gloo, and of NCCL; other errors of theirs say what is wrong with this process
+LOST = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
 
 
 class Ended(BaseException):
@@ -41,8 +42,12 @@ def join(device: str, **settings: object) -> Accelerator:
         DataError: if the device does not do what is asked.
     """
     views = DistributedDataParallelKwargs(gradient_as_bucket_view=True)  # instead of copies
+    alone = GradientAccumulationPlugin(num_steps=1)  # `fit` divides, else Accelerate would too
     try:
-        accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[views], **settings)
+        accelerator = Accelerator(
+            cpu=device == "cpu", kwargs_handlers=[views], gradient_accumulation_plugin=alone,
+            **settings,
+        )  # fmt: skip
     except (ValueError, ImportError) as error:
         raise DataError(str(error).splitlines()[0]) from error
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
@@ -132,8 +137,8 @@ def together(
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             yield accelerator.prepare_model(unet)
     finally:
-        for name in ("forward", "_original_forward"):  # of mixed precision
-            vars(unet).pop(name, None)
+        for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+            vars(unet).pop(name, None)  # what Accelerate leaves, of mixed precision and else
         for parameter in frozen:
             parameter.requires_grad_(True)
 

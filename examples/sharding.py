@@ -46,15 +46,20 @@ def is_sharded(model: nn.Module) -> bool:
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
-def whole(state: object) -> object:
-    """A state dict with whole tensors, on the CPU. All processes must ask for it."""
+def whole(state: object, kept: bool = True) -> object:
+    """A state dict with whole tensors, on the CPU. All processes must ask for it.
+
+    What is not `kept` here is None, and takes no memory.
+    """
     if isinstance(state, dict):
-        return {key: whole(value) for key, value in state.items()}
+        return {key: whole(value, kept) for key, value in state.items()}
     if isinstance(state, list):
-        return [whole(value) for value in state]
+        return [whole(value, kept) for value in state]
     if isinstance(state, DTensor):
         state = state.full_tensor()
-    return state.cpu() if isinstance(state, Tensor) else state
+    if isinstance(state, Tensor):
+        return state.cpu() if kept else None
+    return state
 
 
 def shard_state(optimizer: Optimizer) -> None:

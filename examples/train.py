@@ -33,7 +33,7 @@ from errors import DataError, RunError
 from evaluation import held_out_losses
 from inflated import Inflated
 from metrics import plot
-from options import check, compare, parser_of
+from options import check, compare, defaults_of, parser_of
 from processes import Ended, ended_with_the_launcher, join, lost, main_first
 from sampling import free_name, sampled, say_what_does_nothing, schedule_of
 from training import train
@@ -59,9 +59,9 @@ def arguments_of(
     given = args.sample or args.evaluate
     if args.resume or given is not None:
         checkpoint = last_checkpoint(given or args.out)
-        before = {"processes": 1, **options_of(checkpoint)}
+        before = {"processes": 1, "shard": False, **options_of(checkpoint)}
         # what the command line leaves out is as it was when the checkpoint was written
-        command.set_defaults(**before, out=given or args.out)
+        command.set_defaults(**defaults_of(before, args.resume), out=given or args.out)
         args = command.parse_args(arguments)
         for name in ("images", "config", "inflate", "text_encoder", "vae", "cache"):
             path = getattr(args, name)

@@ -19,6 +19,7 @@ from clips import write_videos
 from diffusers import DDPMScheduler
 from diffusion import averaged, diffusion_loss, optimizer_for
 from draws import Draws
+from errors import DataError
 from evaluation import held_out_losses
 from fitting import fit
 from inflated import Inflated
@@ -57,22 +58,29 @@ def phases(args: argparse.Namespace) -> tuple[Phase, Phase]:
 
 
 def parts_of(
-    args: argparse.Namespace, phase: Phase, found: Sources, count: int, first: int, share: Share
+    args: argparse.Namespace, phase: Phase, found: Sources, batch: int, first: int, share: Share
 ) -> Parts:
-    """Where the batches of a phase come from, of `count` clips or of as many frames."""
-    return [
-        (
-            weight,
-            batches(
-                source, phase.steps, max(round(weight * count * phase.frames / frames), 1), frames,
-                first=first, seed=args.seed, workers=args.workers, share=share,
-            ),
-        )
-        for weight, source, frames in (
-            (1 - phase.images, found.clips, phase.frames), (phase.images, found.images, 1)
-        )
-        if weight > 0
-    ]  # fmt: skip
+    """Where the batches of a phase come from, of `batch` clips in a step, or of as many frames.
+
+    Raises:
+        DataError: if clips or images cannot be shared out equally.
+    """
+    parts, shares = [], share.processes * share.parts
+    for weight, source, frames in (
+        (1 - phase.images, found.clips, phase.frames),
+        (phase.images, found.images, 1),
+    ):
+        if weight == 0:
+            continue
+        total = max(round(weight * batch * phase.frames / frames), 1)
+        if total % shares:
+            raise DataError(
+                f"--joint {args.joint} makes {total} samples of {frames} frames in a step, and "
+                f"{shares} shares cannot have as many each"
+            )
+        given = {"first": first, "seed": args.seed, "workers": args.workers, "share": share}
+        parts.append((weight, batches(source, phase.steps, total // shares, frames, **given)))
+    return parts
 
 
 def loss_of(
@@ -87,7 +95,8 @@ def loss_of(
     """The loss of the next batch of each of `parts`, by its weight; `model` calls `unet`."""
     loss = torch.zeros((), device=device)
     for weight, next_batch in parts:
-        batch = next_batch(draws)
+        with torch.autocast("cpu", enabled=False):  # files are read as they are
+            batch = next_batch(draws)
         x = batch.videos.squeeze(2) if batch.videos.shape[2] == 1 else batch.videos  # an image
         given = conditions(unet, encoders, batch, draws.uniform(len(x)) < 0.1)
         told = partial(model, **{name: value.to(device) for name, value in given.items()})
@@ -102,12 +111,13 @@ def begin(
     resumed: Path | None,
 ) -> tuple[Training, int]:
     """What is trained, on from a checkpoint if any, and the steps that were taken."""
+    sharded = args.shard and accelerator.num_processes > 1
+    bare = copy.deepcopy(unet) if sharded and accelerator.is_main_process else None
     unet.to(args.device)
-    ema, bare = averaged(unet), None
+    ema = averaged(unet)
     ema.eval()
     state = None if resumed is None else load_training(resumed, unet, ema)
-    if args.shard and accelerator.num_processes > 1:
-        bare = copy.deepcopy(unet).cpu()
+    if sharded:
         for model in (unet, ema.module):
             shard(model, accelerator.device)
     training = Training(unet, ema, optimizer_for(unet), accelerator, bare)
@@ -162,9 +172,9 @@ def train(
 
     for phase in phases(args):
         batch = phase.most * args.gradient_accumulation * args.processes
-        count, parts = shared_out(batch, accelerator.num_processes, phase.most)
+        _, parts = shared_out(batch, accelerator.num_processes, phase.most)
         share = Share(accelerator.process_index, accelerator.num_processes, parts)
-        waiting = parts_of(args, phase, found, count, first, share)
+        waiting = parts_of(args, phase, found, batch, first, share)
         losses = fit(
             accelerator, unet, ema, training.optimizer,
             partial(loss_of, unet, encoders, scheduler, waiting, args.device),

@@ -118,3 +118,10 @@ def test_gradients_that_overflow_are_the_scalers_business():
     assert (model.weight < 1).all()
     with pytest.raises(RunError):
         trained(lambda model, draws: loss_of(model, draws) * float("inf"), accelerator=accelerator)
+
+    def without_gradients(model, draws):
+        return loss_of(model, draws) + (model.weight * 0).sqrt().sum()
+
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    with pytest.raises(RunError, match="up to step 13"):  # at 4, 2 and 1 it may be the scale
+        trained(without_gradients, accelerator=accelerator)

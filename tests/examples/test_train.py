@@ -20,6 +20,7 @@ import pytest
 import torch
 import train
 import training
+from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing import event_accumulator
@@ -421,6 +422,10 @@ def test_options_that_do_nothing_are_said(folder, tmp_path, capsys):
         (["--fps", "9", "3"], "--fps 9.0 3.0 must be positive, the lowest first"),
         (["--sequence-fps", "0"], "--sequence-fps 0.0 must be positive"),
         (["--sample-fps", "-1"], "--sample-fps -1.0 must be positive"),
+        (
+            ["--data", "clips", "--inflate", "model", "--frames", "1"],
+            "--frames 1 leaves nothing to train with --inflate, which trains motion",
+        ),
         (["--joint", "1"], "--joint 1.0 must be at least 0, and less than 1"),
     ],
 )
@@ -686,3 +691,52 @@ def test_a_run_that_is_told_to_end_says_what_is_kept(tmp_path):
         said = process.stderr.read().splitlines()[-1]
     assert process.returncode == 143
     assert re.search("ended, as its launcher .*; .*checkpoint-[0-9]{6} is kept$", said)
+
+
+def test_what_is_read_knows_nothing_of_lower_precision(folder, tmp_path, capsys):
+    """Latents are in half precision, of which a CPU under autocast cannot stack any."""
+    vae = ["--vae", autoencoder(tmp_path / "vae"), "--cache", tmp_path / "cache"]
+    assert on(folder, *vae, "--mixed-precision", "bf16", "--size", 16, out=tmp_path / "out") == 0
+    assert "cannot be read as latents" not in capsys.readouterr().err
+
+
+def test_what_a_launcher_says_is_as_if_it_were_said(tmp_path, monkeypatch, capsys):
+    """And counts once: Accelerate reads the same variables."""
+    few = ["--steps-images", 2, "--steps-video", 0]
+    assert run(*few, "--gradient-accumulation", 2, out=tmp_path / "said") == 0
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "2")
+    assert run(*few, out=tmp_path / "launched") == 0
+    said, launched = (
+        [json.loads(line)["gradient_norm"] for line in lines if "gradient_norm" in line]
+        for lines in (
+            (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+            for name in ("said", "launched")
+        )
+    )
+    assert launched == pytest.approx(said)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    AcceleratorState._reset_state(reset_partial_state=True)  # another run
+    capsys.readouterr()
+    more = ["--resume", "--steps-video", "1", "--clips", "1", "--sampling-steps", "1"]
+    assert train.main([*more, "--out", str(tmp_path / "said")]) == 0
+    assert "--mixed-precision is bf16 from here on; it was no" in capsys.readouterr().out
+
+
+def test_samples_and_measures_need_no_tracker_and_no_gpu(trained, tmp_path, monkeypatch):
+    out = shutil.copytree(trained, tmp_path / "run")
+    options = last(out) / "training.json"
+    of_another_machine = {"log": "wandb", "mixed_precision": "fp16", "shard": True}
+    options.write_text(json.dumps(json.loads(options.read_text()) | of_another_machine))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *args: None)
+    assert train.main(["--sample", str(out), "--clips", "1", "--sampling-steps", "1"]) == 0
+    assert train.main(["--evaluate", str(out)]) == 0
+
+
+def test_a_share_of_images_that_cannot_be_shared_out_is_an_error(folder, tmp_path, capsys):
+    uneven = ["--joint", "0.5", "--batch-video", "1", "--gradient-accumulation", "2"]
+    with pytest.raises(SystemExit, match="2"):
+        on(folder, *uneven, out=tmp_path / "out")
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.endswith(
+        "--joint 0.5 makes 1 samples of 8 frames in a step, and 2 shares cannot have as many each"
+    )
