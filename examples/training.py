@@ -57,30 +57,54 @@ def phases(args: argparse.Namespace) -> tuple[Phase, Phase]:
     )  # fmt: skip
 
 
-def parts_of(
-    args: argparse.Namespace, phase: Phase, found: Sources, batch: int, first: int, share: Share
-) -> Parts:
-    """Where the batches of a phase come from, of `batch` clips in a step, or of as many frames.
+class Plan(NamedTuple):
+    """How the processes compute a phase."""
+
+    phase: Phase
+    batch: int  # clips in a step, of all processes, or images of as many frames
+    share: Share
+    clips: int  # in each share of a step
+    images: int
+
+
+def plans(args: argparse.Namespace, accelerator: Accelerator, first: int) -> list[Plan]:
+    """How the phases are computed that are not done after `first` steps.
 
     Raises:
         DataError: if clips or images cannot be shared out equally.
     """
-    parts, shares = [], share.processes * share.parts
-    for weight, source, frames in (
-        (1 - phase.images, found.clips, phase.frames),
-        (phase.images, found.images, 1),
-    ):
-        if weight == 0:
+    found = []
+    process, processes = accelerator.process_index, accelerator.num_processes
+    for phase in phases(args):
+        if phase.steps.stop <= max(first, phase.steps.start):
             continue
-        total = max(round(weight * batch * phase.frames / frames), 1)
-        if total % shares:
-            raise DataError(
-                f"--joint {args.joint} makes {total} samples of {frames} frames in a step, and "
-                f"{shares} shares cannot have as many each"
-            )
-        given = {"first": first, "seed": args.seed, "workers": args.workers, "share": share}
-        parts.append((weight, batches(source, phase.steps, total // shares, frames, **given)))
-    return parts
+        batch = phase.most * args.gradient_accumulation * args.processes
+        _, parts = shared_out(batch, processes, phase.most)
+        counts = []
+        for weight, frames in ((1 - phase.images, phase.frames), (phase.images, 1)):
+            total = max(round(weight * batch * phase.frames / frames), 1) if weight else 0
+            if total % (processes * parts):
+                raise DataError(
+                    f"--joint {args.joint} makes {total} samples of {frames} frames in a step, and "
+                    f"{processes * parts} shares cannot have as many each"
+                )
+            counts.append(total // (processes * parts))
+        found.append(Plan(phase, batch, Share(process, processes, parts), *counts))
+    return found
+
+
+def parts_of(args: argparse.Namespace, plan: Plan, found: Sources, first: int) -> Parts:
+    """Where the batches of a phase come from."""
+    phase = plan.phase
+    given = {"first": first, "seed": args.seed, "workers": args.workers, "share": plan.share}
+    return [
+        (weight, batches(source, phase.steps, count, frames, **given))
+        for weight, source, count, frames in (
+            (1 - phase.images, found.clips, plan.clips, phase.frames),
+            (phase.images, found.images, plan.images, 1),
+        )
+        if count
+    ]
 
 
 def loss_of(
@@ -144,6 +168,7 @@ def train(
         found = sources(args, encoders, unet)
     training, first = begin(args, unet, accelerator, resumed)
     ema, scheduler = training.ema, DDPMScheduler.from_config(schedule_of(unet))
+    planned = plans(args, accelerator, first)  # both phases, before hours of the first
     metrics = Metrics(accelerator, args.out, first, remembered(args))
     total = args.steps_images + args.steps_video
 
@@ -170,16 +195,13 @@ def train(
         if step % args.save_every == 0 or at_an_end:
             save_checkpoint(args.out, step, training, remembered(args))
 
-    for phase in phases(args):
-        batch = phase.most * args.gradient_accumulation * args.processes
-        _, parts = shared_out(batch, accelerator.num_processes, phase.most)
-        share = Share(accelerator.process_index, accelerator.num_processes, parts)
-        waiting = parts_of(args, phase, found, batch, first, share)
+    for plan in planned:
+        phase, waiting = plan.phase, parts_of(args, plan, found, first)
         losses = fit(
             accelerator, unet, ema, training.optimizer,
             partial(loss_of, unet, encoders, scheduler, waiting, args.device),
-            phase=phase.name, steps=phase.steps, lr=phase.lr, seed=args.seed, batch=batch,
-            first=first, parts=parts,
+            phase=phase.name, steps=phase.steps, lr=phase.lr, seed=args.seed, batch=plan.batch,
+            first=first, parts=plan.share.parts,
             unused=temporal_parameters(unet) if phase.frames == 1 else (),
             after_step=partial(after, phase), report=metrics,
         )  # fmt: skip

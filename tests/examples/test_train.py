@@ -21,6 +21,7 @@ import torch
 import train
 import training
 from accelerate.state import AcceleratorState
+from errors import DataError
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing import event_accumulator
@@ -271,6 +272,10 @@ def folder(tmp_path):
     for n in range(3):
         write_picture(tmp_path / "pictures" / f"{n}.jpg", number(n))
     return data
+
+
+def training_arguments(*arguments):
+    return train.parser().parse_args(arguments)
 
 
 FEW = "--dim 4 --frames 8 --size 16 --batch-images 2 --batch-video 2 --clips 2 --sampling-steps 2"
@@ -740,3 +745,18 @@ def test_a_share_of_images_that_cannot_be_shared_out_is_an_error(folder, tmp_pat
     assert error.endswith(
         "--joint 0.5 makes 1 samples of 8 frames in a step, and 2 shares cannot have as many each"
     )
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()  # before the images, too
+
+
+def test_a_phase_that_is_done_need_not_be_shared_out(tmp_path):
+    """Of three images in a step, two processes cannot have as many each."""
+    args = training_arguments("--batch-images", "3", "--batch-video", "4", "--steps-video", "5")
+    args.processes = 1
+
+    class Two:
+        process_index, num_processes = 1, 2
+
+    with pytest.raises(DataError, match="2 processes cannot have as many each of the 3 samples"):
+        training.plans(args, Two(), args.steps_images - 1)
+    (plan,) = training.plans(args, Two(), args.steps_images)
+    assert (plan.batch, plan.clips, plan.images, plan.share) == (4, 2, 0, (1, 2, 1))
