@@ -55,8 +55,13 @@ def join(device: str, **settings: object) -> Accelerator:
     if accelerator.num_processes == 1:
         accelerator.state.device = torch.device(device)
     if not accelerator.is_main_process:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - one process speaks
+        be_quiet()
     return accelerator
+
+
+def be_quiet() -> None:
+    """Print nothing from here on, but errors: one process speaks."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it is never closed
 
 
 @contextmanager

@@ -19,6 +19,7 @@ videos are drawn at many frame rates, from high ones to low ones, and the U-Net 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -34,7 +35,7 @@ from evaluation import held_out_losses
 from inflated import Inflated
 from metrics import plot
 from options import check, compare, defaults_of, parser_of
-from processes import Ended, ended_with_the_launcher, join, lost, main_first
+from processes import Ended, be_quiet, ended_with_the_launcher, join, lost, main_first
 from sampling import free_name, sampled, say_what_does_nothing, schedule_of
 from training import train
 
@@ -134,6 +135,8 @@ def main(arguments: list[str] | None = None) -> int:
         found = checkpoints(args.out)
         return f"{found[-1]} is kept" if found else "before a checkpoint"
 
+    if os.environ.get("RANK", "0") != "0":  # before there is an accelerator
+        be_quiet()
     try:
         args, checkpoint = arguments_of(command, arguments)
         with ended_with_the_launcher():

@@ -75,8 +75,10 @@ def test_another_number_of_processes_goes_on_with_the_same_clips(
     few = [*DATA, folder, "--out", tmp_path, *batches, "--save-every", 3]
     run(before, *few, code=130 if before == 1 else 1, STOP=6)  # a launcher has a code of its own
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-000006"]
-    said = run(after, "--resume", "--out", tmp_path, *shard, SPY=tmp_path)
-    assert "from here on" not in said
+    more = ["--resume", "--out", tmp_path, *shard, "--save-every", 2]
+    said = run(after, *more, SPY=tmp_path)
+    assert said.count("from here on") == 1  # by one process
+    assert "--save-every is 2 from here on; it was 3" in said
     must_be_alike(tmp_path, alone)
     assert [kept["parts"] for kept in spied(tmp_path)] == [2] if after == 1 else [1, 1]
 
