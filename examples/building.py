@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from batch import Batch
 from buckets import Shape, shapes_about
 from checkpoints import checkpoints, load_unet, tried
@@ -171,7 +172,11 @@ def with_encoders(
 
 
 def conditions(
-    unet: SpaceTimeUnet | Inflated, encoders: Encoders, batch: Batch, dropped: Tensor | None = None
+    unet: SpaceTimeUnet | Inflated,
+    encoders: Encoders,
+    batch: Batch,
+    device: str | torch.device,
+    dropped: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """What `unet` is told of a batch, but for the names and texts of those that are `dropped`."""
     given = {}
@@ -182,4 +187,5 @@ def conditions(
     if given and dropped is not None:
         null = None if encoders.texts is None else encoders.texts.nothing()
         given = drop_conditions(dropped, **given, null=null)
-    return {**given, **rate(unet, batch, "cpu")}
+    given = {name: value.to(device) for name, value in given.items()}
+    return {**given, **rate(unet, batch, device)}

@@ -74,9 +74,8 @@ def save_checkpoint(out: Path, step: int, training: Training, options: dict) -> 
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise RunError(f"{target} cannot be written: {reason_of(error)}") from error
-    for path in older:
-        if path != target:  # whole, or gone
-            shutil.rmtree(path.rename(temporary), ignore_errors=True)
+    for path in older:  # whole, or gone
+        shutil.rmtree(path.rename(temporary), ignore_errors=True)
 
 
 def checkpoints(out: Path) -> list[Path]:

@@ -12,7 +12,6 @@ from diffusion import diffusion_loss
 from draws import Draws
 from inflated import Inflated
 from loading import ALONE, Share, Source, batches
-from processes import mean_of
 
 from make_a_video_pytorch import SpaceTimeUnet
 
@@ -44,21 +43,19 @@ def held_out_losses(
     share = Share(accelerator.process_index, accelerator.num_processes)
     if CLIPS % share.processes:  # each measures all of them
         share = ALONE
-    process, processes, _ = share
-    count = CLIPS // processes
+    count = CLIPS // share.processes
     following = batches(
         source, range(STEPS), count, frames, first=0, seed=0, workers=0, share=share
     )
     timesteps = timesteps_of(scheduler)
     losses = torch.zeros(LEVELS, device=accelerator.device)
     for step in range(STEPS):
-        batch = following(Draws(1, step, process, processes))
-        x = batch.videos.squeeze(2) if frames == 1 else batch.videos
-        given = {k: v.to(device) for k, v in conditions(unet, encoders, batch).items()}
+        batch = following(Draws(1, step, *share.of(0)))
+        model = partial(unet, **conditions(unet, encoders, batch, device))
         for level, timestep in enumerate(timesteps):
-            at, draws = torch.full((count,), timestep), Draws(2, step, process, processes)
+            at, draws = torch.full((count,), timestep), Draws(2, step, *share.of(0))
             with accelerator.autocast():
-                model = partial(unet, **given)
-                losses[level] += diffusion_loss(model, scheduler, x, draws, device, at) / STEPS
-    means = mean_of(accelerator, losses).tolist()
+                loss = diffusion_loss(model, scheduler, batch.samples, draws, device, at)
+            losses[level] += loss / STEPS
+    means = accelerator.reduce(losses, reduction="mean").tolist()
     return dict(zip(timesteps, means, strict=True))

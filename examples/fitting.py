@@ -12,7 +12,8 @@ import torch
 from accelerate import Accelerator
 from draws import Draws
 from errors import RunError
-from processes import mean_of, together
+from loading import Share
+from processes import together
 from sharding import whole
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -76,7 +77,7 @@ def fit(
     taken = min(max(first - steps.start, 0), len(steps))
     if taken == len(steps):
         return []
-    shares, own = accelerator.num_processes * parts, accelerator.process_index * parts
+    share = Share(accelerator.process_index, accelerator.num_processes, parts)
     losses: list[float] = []
     skipped = in_a_row = 0
     bar = tqdm(
@@ -93,11 +94,11 @@ def fit(
                 last = part == parts - 1
                 with nullcontext() if last else accelerator.no_sync(model):
                     with accelerator.autocast():
-                        loss = loss_of(model, Draws(seed, step, own + part, shares)) / parts
+                        loss = loss_of(model, Draws(seed, step, *share.of(part))) / parts
                     accelerator.backward(loss)
                 mean += loss.detach()
             norm = float(whole(accelerator.clip_grad_norm_(unet.parameters(), 1.0)))
-            losses.append(mean_of(accelerator, mean).item())
+            losses.append(accelerator.reduce(mean, reduction="mean").item())
             for group in optimizer.param_groups:
                 highest = lr * group.get("speed", 1.0)
                 group["lr"] = learning_rate(step - steps.start, len(steps), highest)

@@ -25,6 +25,10 @@ class Share(NamedTuple):
     processes: int = 1
     parts: int = 1
 
+    def of(self, part: int) -> tuple[int, int]:
+        """Which share of a step a part is, of how many in all processes."""
+        return self.process * self.parts + part, self.processes * self.parts
+
 
 ALONE = Share()
 
@@ -63,11 +67,10 @@ class Steps(Dataset):
         return len(self.steps) * self.share.parts
 
     def __getitem__(self, number: int) -> Batch:
-        process, processes, parts = self.share
-        step, part = divmod(number, parts)
+        step, part = divmod(number, self.share.parts)
         progress = (step - self.steps.start) / len(self.steps)
-        shares = (process * parts + part, processes * parts)
-        return self.collection.of_step(step, self.count, self.frames, self.seed, progress, *shares)
+        asked = (step, self.count, self.frames, self.seed, progress)
+        return self.collection.of_step(*asked, *self.share.of(part))
 
 
 class InTurn(IterableDataset):

@@ -29,10 +29,11 @@ from diffusion import SCHEDULE, diffusion_loss, optimizer_for
 from draws import Draws
 from errors import DataError
 from fake_gpu import Live, on_a_gpu
+from sharding import units
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from make_a_video_pytorch import ResnetBlock, SpaceTimeUnet, SpatioTemporalAttention
+from make_a_video_pytorch import SpaceTimeUnet
 
 Precision = Literal["no", "bf16", "fp16"]
 TOKENS = 77  # of a text, as CLIP has them
@@ -157,8 +158,7 @@ def autocast(mixed_precision: Precision) -> AbstractContextManager[None]:
 def gathered(unet: SpaceTimeUnet) -> int:
     """Bytes that a GPU needs beside its shards: the largest block, and what is in no block."""
     whole = bytes_of(unet)
-    kinds = (ResnetBlock, SpatioTemporalAttention)
-    blocks = [bytes_of(part) for part in unet.modules() if isinstance(part, kinds)]
+    blocks = [bytes_of(part) for part in units(unet)]
     return 2 * (max(blocks) + whole - sum(blocks))  # parameters, and as much of gradients
 
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from accelerate import Accelerator
-from matplotlib.figure import Figure
 
 FILE = "metrics.jsonl"
 
@@ -69,6 +68,8 @@ def plot(out: Path) -> Path | None:
                 points[line["phase"]].append((line["step"], line[name]))
     if not losses:
         return None
+    from matplotlib.figure import Figure  # here, as no process but one draws, and that at the end
+
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for colour, (phase, points) in enumerate(losses.items()):

@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin
 from errors import DataError
 from sharding import is_sharded
-from torch import Tensor, nn
+from torch import nn
 
 # of gloo, and of NCCL; other errors of theirs say what is wrong with this process
 LOST = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
@@ -146,8 +146,3 @@ def together(
             vars(unet).pop(name, None)  # what Accelerate leaves, of mixed precision and else
         for parameter in frozen:
             parameter.requires_grad_(True)
-
-
-def mean_of(accelerator: Accelerator, value: Tensor) -> Tensor:
-    """The mean of what each process has."""
-    return accelerator.reduce(value, reduction="mean")

@@ -79,17 +79,18 @@ def plans(args: argparse.Namespace, accelerator: Accelerator, first: int) -> lis
         if phase.steps.stop <= max(first, phase.steps.start):
             continue
         batch = phase.most * args.gradient_accumulation * args.processes
-        _, parts = shared_out(batch, processes, phase.most)
+        share = Share(process, processes, shared_out(batch, processes, phase.most)[1])
+        _, shares = share.of(0)
         counts = []
         for weight, frames in ((1 - phase.images, phase.frames), (phase.images, 1)):
             total = max(round(weight * batch * phase.frames / frames), 1) if weight else 0
-            if total % (processes * parts):
+            if total % shares:
                 raise DataError(
                     f"--joint {args.joint} makes {total} samples of {frames} frames in a step, and "
-                    f"{processes * parts} shares cannot have as many each"
+                    f"{shares} shares cannot have as many each"
                 )
-            counts.append(total // (processes * parts))
-        found.append(Plan(phase, batch, Share(process, processes, parts), *counts))
+            counts.append(total // shares)
+        found.append(Plan(phase, batch, share, *counts))
     return found
 
 
@@ -121,9 +122,10 @@ def loss_of(
     for weight, next_batch in parts:
         with torch.autocast("cpu", enabled=False):  # files are read as they are
             batch = next_batch(draws)
-        x = batch.videos.squeeze(2) if batch.videos.shape[2] == 1 else batch.videos  # an image
-        given = conditions(unet, encoders, batch, draws.uniform(len(x)) < 0.1)
-        told = partial(model, **{name: value.to(device) for name, value in given.items()})
+        x = batch.samples
+        told = partial(
+            model, **conditions(unet, encoders, batch, device, draws.uniform(len(x)) < 0.1)
+        )
         loss = loss + weight * diffusion_loss(told, scheduler, x, draws, device)
     return loss
 

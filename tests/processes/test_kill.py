@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.examples.runs import WEIGHTS
 from tests.processes.conftest import command, environment, losses, run
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 STEPS = ["--batch-images", 4, "--batch-video", 2, "--steps-images", 30, "--steps-video", 30]
 STEPS += ["--save-every", 1, "--evaluate-every", 7, "--dim", 16]
 

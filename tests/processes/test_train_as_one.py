@@ -5,11 +5,11 @@ import torch
 from safetensors.torch import load_file
 
 from tests.examples.models import pipeline
+from tests.examples.runs import WEIGHTS
 from tests.processes.conftest import losses, run, spied
 
 DATA = ["--joint", 0.5, "--data"]
 MOTION = "motion.safetensors"
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture(scope="module")
