@@ -7,6 +7,7 @@ what a model has made of them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -28,16 +29,25 @@ class MovingDigits:
 
     After Moving MNIST (Srivastava et al. 2015, section 3.1), with one digit a clip, from
     scikit-learn's 1,797 scanned digits of 8x8 pixels, of which 297 are held out.
+
+    Args:
+        size: height and width in pixels.
+        held_out: of the scans that are never trained on.
+        digits: which of them there are.
     """
 
     channels, cond_dim = 1, 10
 
-    def __init__(self, size: int, held_out: bool = False) -> None:
+    def __init__(
+        self, size: int, held_out: bool = False, digits: Sequence[int] = range(10)
+    ) -> None:
         self.size = size
         scanned = load_digits()
         part = slice(1500, None) if held_out else slice(1500)
-        self.digits = torch.from_numpy(scanned.images[part]).float()[:, None] / 16
-        self.names = torch.from_numpy(scanned.target[part]).long()
+        names = torch.from_numpy(scanned.target[part]).long()
+        there = torch.isin(names, torch.tensor(digits))
+        self.digits = torch.from_numpy(scanned.images[part]).float()[there, None] / 16
+        self.names = names[there]
 
     def __call__(self, count: int, frames: int, generator: Generator) -> Batch:
         """Make `count` clips, each with a digit, a start, a direction and a speed of its own."""

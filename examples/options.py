@@ -81,7 +81,7 @@ def parser_of(description: str | None) -> Parser:
         "--evaluate",
         type=Path,
         metavar="PATH",
-        help="only measure the held-out loss, of a checkpoint or the last one in a run's folder",
+        help="only measure a checkpoint, or the last one in a run's folder, on what is held out",
     )
     add("--prompt", nargs="+", metavar="TEXT", help="texts for samples to follow")
     add("--sample-fps", type=float, default=8.0, help="frames per second of the samples")

@@ -24,22 +24,29 @@ import sys
 from pathlib import Path
 from statistics import fmean
 
+import torch
 from accelerate import Accelerator
 from building import Encoders, encoders_of, sources
 from checkpoints import checkpoints, last_checkpoint, load_unet, options_of
-from clips import write_videos
+from clips import MovingDigits, write_videos
 from command_line import Parser, make_folder
 from diffusers import DDPMScheduler
 from errors import DataError, RunError
 from evaluation import held_out_losses
 from inflated import Inflated
+from judges import judges_of_digits
+from measures import beside_real_ones
 from metrics import plot
+from motion import FEWEST_FRAMES
 from options import check, compare, defaults_of, parser_of
 from processes import Ended, be_quiet, ended_with_the_launcher, join, lost, main_first
 from sampling import free_name, sampled, say_what_does_nothing, schedule_of
+from torch import Generator
 from training import train
 
 from make_a_video_pytorch import SpaceTimeUnet
+
+MEASURED = 100  # samples of digits
 
 
 def parser() -> Parser:
@@ -81,7 +88,7 @@ def evaluate(
     unet: SpaceTimeUnet | Inflated,
     accelerator: Accelerator,
 ) -> None:
-    """Print the loss of clips that are held out.
+    """Print the loss of clips that are held out, and of digits how samples look and move.
 
     Raises:
         DataError: if there are none.
@@ -97,6 +104,17 @@ def evaluate(
     for timestep, loss in losses.items():
         print(f"held-out loss at timestep {timestep}: {loss:.4f}")
     print(f"held-out loss: {fmean(losses.values()):.4f}")
+    if args.data == "digits" and args.frames >= FEWEST_FRAMES:
+        args.clips = MEASURED
+        videos = sampled(args, encoders, unet, accelerator)
+        if accelerator.is_main_process:
+            judges = judges_of_digits(args.size, args.frames, args.cache)
+            real = held_out(10 * MEASURED, args.frames, Generator().manual_seed(args.seed))
+            digits = torch.arange(MEASURED) % MovingDigits.cond_dim
+            for name, (mean, error, of_real) in beside_real_ones(
+                videos, digits, real, judges
+            ).items():
+                print(f"{name}: {mean:.2f} ± {2 * error:.2f}; held-out real clips: {of_real:.2f}")
 
 
 def run(args: argparse.Namespace, checkpoint: Path | None, accelerator: Accelerator) -> None:

@@ -14,7 +14,9 @@ import building
 import control
 import inflate as inflating
 import interpolate
+import judges
 import make_shards
+import measures
 import numpy as np
 import pytest
 import torch
@@ -571,7 +573,9 @@ def test_what_goes_on_with_a_run_of_videos_is_told_the_rate(folder, tmp_path, mo
 # What is measured, and what goes wrong
 
 
-def test_what_is_held_out_is_measured_while_it_runs_and_by_itself(trained, capsys):
+def test_what_is_held_out_is_measured_while_it_runs_and_by_itself(
+    trained, tmp_path, capsys, monkeypatch
+):
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, 8))
@@ -585,13 +589,28 @@ def test_what_is_held_out_is_measured_while_it_runs_and_by_itself(trained, capsy
     assert held_out[7]["held_out_loss"] == pytest.approx(sum(found) / 8)
     assert len(set(found)) == 8
 
-    assert train.main(["--evaluate", str(trained)]) == 0
-    *by_level, mean = capsys.readouterr().out.splitlines()
-    assert by_level == [
-        f"held-out loss at timestep {level.split('_')[-1]}: {loss:.4f}"
-        for level, loss in zip(levels, found, strict=True)
+    monkeypatch.setattr(judges, "STEPS", 2)
+    evaluating = ["--evaluate", str(trained), "--cache", str(tmp_path), "--sampling-steps", "1"]
+    assert train.main(evaluating) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[:9] == [
+        *(
+            f"held-out loss at timestep {level.split('_')[-1]}: {loss:.4f}"
+            for level, loss in zip(levels, found, strict=True)
+        ),
+        f"held-out loss: {held_out[7]['held_out_loss']:.4f}",
     ]
-    assert mean == f"held-out loss: {held_out[7]['held_out_loss']:.4f}"
+    number = r"-?[0-9]+\.[0-9]{2}"
+    for name, line in zip(
+        [measures.RIGHT, measures.SAME, measures.SPEED, measures.JERK, measures.DISPLACEMENT,
+         measures.OFF_PATH, measures.FRECHET],
+        shown[9:], strict=True,
+    ):  # fmt: skip
+        assert re.fullmatch(f"{name}: {number} ± {number}; held-out real clips: {number}", line)
+    assert train.main(evaluating) == 0  # by the judges that were kept
+    assert capsys.readouterr().out.splitlines() == shown
+    assert train.main([*evaluating, "--frames", "3"]) == 0  # of which there is no jerk
+    assert len(capsys.readouterr().out.splitlines()) == 9
 
 
 def test_where_nothing_is_held_out_nothing_is_measured(tmp_path, capsys):
@@ -734,7 +753,7 @@ def test_samples_and_measures_need_no_tracker_and_no_gpu(trained, tmp_path, monk
     options.write_text(json.dumps(json.loads(options.read_text()) | of_another_machine))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *args: None)
     assert train.main(["--sample", str(out), "--clips", "1", "--sampling-steps", "1"]) == 0
-    assert train.main(["--evaluate", str(out)]) == 0
+    assert train.main(["--evaluate", str(out), "--frames", "3"]) == 0
 
 
 def test_a_share_of_images_that_cannot_be_shared_out_is_an_error(folder, tmp_path, capsys):
