@@ -1,0 +1,295 @@
+"""Does it pay to learn looks and names from images first? At equal operations, with seeds.
+
+    pip install -c constraints.txt -e ".[examples]" && python benchmarks/images_first.py
+
+Pictures of all ten digits have names; clips, of 0 to 4 only, have none. Each arm is trained with
+the same operations, on three seeds, at the highest learning rate that is best on a fourth, and
+asked for clips of all ten digits. What is done lies in --out, and is not done again: a run that
+was stopped goes on. At the end docs/images-first.md is written, of what there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+
+import torch
+from clips import MovingDigits
+from embedding import Embedding, learned
+from judges import Judges, judges_of
+from measures import DISPLACEMENT, FRECHET, JERK, NEAREST, OFF_PATH, RIGHT, SAME, SPEED
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.arms import (
+    ARMS,
+    NAMES,
+    Conditioning,
+    Setting,
+    digits,
+    samples,
+    train_arm,
+    train_images,
+)
+from benchmarks.images_first_results import (
+    HALVES,
+    Clips,
+    Ruler,
+    anchors,
+    costs,
+    plot,
+    sheet,
+    table,
+)
+
+IMAGE_RATE = 2e-3  # that of examples/train.py
+RATES = {True: (1e-3, 3e-4), False: (2e-3, 1e-3)}  # after images, and from scratch
+CONDITIONS = ("name", "embedding")
+
+
+class Job(NamedTuple):
+    """A training, and samples of it."""
+
+    arm: str
+    condition: str  # name or embedding
+    seed: int
+    lr: float
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.arm}-{self.condition}-{self.seed}-{self.lr:g}"
+
+
+def images_of(job: Job) -> Job:
+    """The image phase that an arm goes on from."""
+    return Job("images", job.condition, job.seed, IMAGE_RATE)
+
+
+class Files:
+    """What is done, in a folder. A file is there whole, or not at all."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        out.mkdir(parents=True, exist_ok=True)
+
+    def has(self, name: str) -> bool:
+        """Whether this is done."""
+        return (self.out / f"{name}.json").exists()
+
+    def save(self, name: str, tensors: dict[str, Tensor], record: dict[str, object]) -> None:
+        """Keep tensors and what is told of them."""
+        for kind, write in (
+            ("safetensors", lambda path: save_file(tensors, path)),
+            ("json", lambda path: path.write_text(json.dumps(record), encoding="utf-8")),
+        ):
+            unfinished = self.out / f"{name}.{os.getpid()}"
+            write(unfinished)
+            unfinished.replace(self.out / f"{name}.{kind}")
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors of this name."""
+        return load_file(self.out / f"{name}.safetensors")
+
+    def record(self, name: str) -> dict[str, object]:
+        """What is told of them."""
+        return json.loads((self.out / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def prepare(setting: Setting, files: Files) -> None:
+    """Judges and embedding, once for all arms.
+
+    Raises:
+        ValueError: if what is done is of another setting.
+    """
+    if not files.has("setting"):
+        files.save("setting", {}, setting._asdict())
+    before = files.record("setting")
+    for name, value in setting._asdict().items():
+        if value != before[name]:
+            raise ValueError(
+                f"{files.out} has a comparison with `{name}` {before[name]}, not {value}"
+            )
+    source, steps = digits(setting), setting.judge_steps
+    if not files.has("judges"):
+        judging = judges_of(source, source.channels, setting.frames, NAMES, steps)
+        files.save("judges", judging.state_dict(), {})
+    if not files.has("embedding"):
+        embedding = learned(source, source.channels, NAMES, steps=steps)
+        files.save("embedding", embedding.state_dict(), {})
+
+
+def judges(setting: Setting, files: Files) -> Judges:
+    """Those that `prepare` taught."""
+    found = Judges(MovingDigits.channels, setting.frames, NAMES)
+    found.load_state_dict(files.tensors("judges"))
+    return found.eval().requires_grad_(False)
+
+
+def conditioning_of(job: Job, files: Files) -> Conditioning:
+    """By names, or by the embedding that `prepare` made."""
+    if job.condition == "name":
+        return Conditioning(None)
+    embedding = Embedding(MovingDigits.channels, NAMES)
+    embedding.load_state_dict(files.tensors("embedding"))
+    return Conditioning(embedding.eval().requires_grad_(False))
+
+
+def run(setting: Setting, out: Path, job: Job, each: int) -> None:
+    """Do a job and keep what it gives."""
+    torch.set_num_threads(1)
+    files = Files(out)
+    conditioning = conditioning_of(job, files)
+    with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):  # the bars of many at once
+        if job.arm == "images":
+            unet, record = train_images(setting, conditioning, job.seed, job.lr)
+            files.save(job.name, unet.state_dict(), record)
+            return
+        arm = ARMS[job.arm]
+        images = files.tensors(images_of(job).name) if arm.images_first else {}
+        unet, record = train_arm(setting, conditioning, arm, job.seed, job.lr, images)
+    asked = torch.arange(NAMES).repeat(each)
+    videos = samples(setting, unet, conditioning, asked, job.seed)
+    files.save(f"{job.name}-unet", unet.state_dict(), {})
+    pixels = ((videos + 1) * 127.5).round().byte()
+    files.save(job.name, {"videos": pixels, "digits": asked}, record)
+
+
+def in_processes(
+    setting: Setting, out: Path, jobs: Iterable[Job], each: int, processes: int
+) -> None:
+    """Do those of the jobs that are not done, so many at once, of one thread each."""
+    files = Files(out)
+    waiting = [job for job in dict.fromkeys(jobs) if not files.has(job.name)]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        running = {pool.submit(run, setting, out, job, each): job for job in waiting}
+        for done in tqdm(as_completed(running), total=len(running), unit="training"):
+            done.result()
+            tqdm.write(f"{time.strftime('%H:%M:%S')} {running[done].name}")
+
+
+def sampled(files: Files, jobs: Iterable[Job]) -> Clips:
+    """What the jobs sampled, all together."""
+    found = [files.tensors(job.name) for job in jobs]
+    videos = torch.cat([tensors["videos"] for tensors in found])
+    return Clips(videos.float() / 127.5 - 1, torch.cat([tensors["digits"] for tensors in found]))
+
+
+def rate(arm: str) -> tuple[float, ...]:
+    """Of which the highest learning rate of an arm is chosen."""
+    if not ARMS[arm].clips:
+        return (0.0,)
+    return RATES[ARMS[arm].images_first]
+
+
+def compare(
+    setting: Setting,
+    out: Path,
+    pairs: Sequence[tuple[str, str]],
+    seeds: int,
+    each: int,
+    processes: int,
+) -> None:
+    """Do all that is not done yet, and write what came of it.
+
+    Args:
+        setting: what all arms share.
+        out: folder of what is done.
+        pairs: arms, and what they are conditioned on.
+        seeds: how many; rates are chosen on one more.
+        each: samples of each digit, half as many where a rate is chosen.
+        processes: trainings at once.
+    """
+    files = Files(out)
+    prepare(setting, files)
+    ruler = Ruler(setting, judges(setting, files))
+    images = [
+        images_of(Job("", condition, seed, 0.0))
+        for seed in range(seeds + 1)
+        for condition in dict.fromkeys(condition for _, condition in pairs)
+    ]
+    in_processes(setting, out, images, 0, processes)
+    tried = {pair: [Job(*pair, seeds, lr) for lr in rate(pair[0])] for pair in pairs}
+    choosing = [job for jobs in tried.values() for job in jobs if len(jobs) > 1]
+    in_processes(setting, out, choosing, -(-each // 2), processes)
+    done = {}
+    for pair, jobs in tried.items():
+        if len(jobs) > 1:
+            jobs.sort(key=lambda job: ruler.score(sampled(files, [job])))
+        done[pair] = [jobs[0]._replace(seed=seed) for seed in range(seeds)]
+    by_seed = [job for jobs in zip(*done.values(), strict=True) for job in jobs]
+    in_processes(setting, out, by_seed, each, processes)
+    write(setting, files, ruler, done, each * seeds)
+
+
+def write(
+    setting: Setting,
+    files: Files,
+    ruler: Ruler,
+    done: Mapping[tuple[str, str], Sequence[Job]],
+    each: int,
+) -> None:
+    """Measure what is done, beside anchors of as many clips; write tables, plots and a sheet."""
+    clips = anchors(setting, each * NAMES // 2)
+    records, curves = {}, {}
+    for (arm, condition), jobs in done.items():
+        name = f"{ARMS[arm].title} ({condition})"
+        clips[name] = sampled(files, jobs)
+        records[name] = [{"lr": job.lr, **files.record(job.name)} for job in jobs]
+        if ARMS[arm].clips:
+            curves[name] = [record["curve"] for record in records[name]]
+    measures = {name: ruler.measures(of) for name, of in clips.items()}
+    parts = [costs(records)]
+    for shown in ([RIGHT, SAME, FRECHET], [SPEED, JERK, DISPLACEMENT, OFF_PATH, NEAREST]):
+        for half in HALVES:
+            rows = {name: numbers[half] for name, numbers in measures.items()}
+            parts.append(f"Digits {half} moving:\n\n{table(rows, shown)}")
+    (files.out / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    (files.out / "results.json").write_text(json.dumps(measures), encoding="utf-8")
+    plot(curves, files.out / "curves.png")
+    sheet(clips, files.out / "sheet.png")
+    print("\n\n".join(parts))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    described = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = described.add_argument
+    add("--out", type=Path, default=Path("runs/images-first"), help="where what is done is kept")
+    add("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="which are compared")
+    add("--conditions", nargs="+", choices=CONDITIONS, default=CONDITIONS, help="told by which")
+    add("--seeds", type=int, default=3, help="trainings of each arm (default: 3)")
+    add("--each", type=int, default=20, help="samples of each digit and seed (default: 20)")
+    add("--processes", type=int, default=os.cpu_count(), help="trainings at once, a thread each")
+    for name, default in Setting()._asdict().items():
+        option = f"--{name.replace('_', '-')}"
+        add(option, type=type(default), default=default, help=f"(default: {default})")
+    return described
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Compare."""
+    args = parser().parse_args(arguments)
+    setting = Setting(**{name: getattr(args, name) for name in Setting._fields})
+    pairs = [(arm, condition) for condition in args.conditions for arm in args.arms]
+    compare(setting, args.out, pairs, args.seeds, args.each, args.processes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""What `images_first.py` found, as tables and pictures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+
+import matplotlib as mpl
+import torch
+from clips import MovingDigits
+from judges import Judges
+from matplotlib import pyplot as plt
+from measures import FRECHET, NEAREST, frechet, measured, nearest, standard_error
+from torch import Generator, Tensor
+
+from benchmarks.arms import MOVING, STILL, Setting
+
+REAL = 2000  # clips that samples are compared with
+HALVES = {"seen": MOVING, "unseen": STILL}
+Curves = Sequence[Sequence[Mapping[str, float]]]  # of each seed, at each look
+
+
+class Number(NamedTuple):
+    """A measure, and half of the interval that has it with 95%, by the bootstrap."""
+
+    value: float
+    within: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ± {self.within:.2f}"
+
+
+class Clips(NamedTuple):
+    """Clips (b c f h w) of these digits (b)."""
+
+    videos: Tensor
+    digits: Tensor
+
+    def of(self, which: Sequence[int]) -> Clips:
+        """Those of some digits."""
+        there = torch.isin(self.digits, torch.tensor(which))
+        return Clips(self.videos[there], self.digits[there])
+
+
+def real_clips(setting: Setting, count: int, seed: int, held_out: bool = True) -> Clips:
+    """Clips of all digits, `count` of each half."""
+    generator = Generator().manual_seed(seed)
+    halves = [
+        MovingDigits(setting.size, held_out, which)(count, setting.frames, generator)
+        for which in HALVES.values()
+    ]
+    return Clips(
+        torch.cat([batch.videos for batch in halves]),
+        torch.cat([batch.names.argmax(-1) for batch in halves]),
+    )
+
+
+def anchors(setting: Setting, count: int) -> dict[str, Clips]:
+    """Between what every measure lies: real clips, and three kinds that are not, `count` a half.
+
+    The frames of an independent one are each of another clip of the same digit.
+    """
+    real = real_clips(setting, count, 70_001)
+    generator = Generator().manual_seed(70_002)
+    orders = torch.stack([
+        torch.randperm(setting.frames, generator=generator) for _ in real.digits
+    ])  # fmt: skip
+    shuffled = torch.stack(
+        [video[:, order] for video, order in zip(real.videos, orders, strict=True)]
+    )
+    independent = torch.empty_like(real.videos)
+    for digit in real.digits.unique():
+        places = (real.digits == digit).nonzero()[:, 0]
+        for frame in range(setting.frames):
+            others = places[torch.randperm(len(places), generator=generator)]
+            independent[places, :, frame] = real.videos[others, :, frame]
+    return {
+        "held-out real clips": real,
+        "independent frames": real._replace(videos=independent),
+        "shuffled clips": real._replace(videos=shuffled),
+        "a still clip": real._replace(videos=real.videos[:, :, :1].expand_as(real.videos)),
+    }
+
+
+class Ruler:
+    """What clips are measured with, the same for all.
+
+    Args:
+        setting: of the comparison.
+        judging: the judges.
+    """
+
+    def __init__(self, setting: Setting, judging: Judges) -> None:
+        self.judging = judging
+        real = real_clips(setting, REAL // 2, 70_000)
+        self.real = {half: judging.clip(real.of(which).videos) for half, which in HALVES.items()}
+        self.all_real = judging.clip(real.videos)
+        self.training = real_clips(setting, REAL // 2, 70_003, held_out=False)
+
+    def score(self, clips: Clips) -> float:
+        """One number for digit and motion, of both halves: the Fréchet distance."""
+        return frechet(self.judging.clip(clips.videos), self.all_real)
+
+    def measures(self, clips: Clips) -> dict[str, dict[str, Number]]:
+        """Of each half, each measure."""
+        found: dict[str, dict[str, Number]] = {}
+        for half, which in HALVES.items():
+            some = clips.of(which)
+            each = measured(*some, self.judging)
+            each[NEAREST] = nearest(some.videos, self.training.of(which).videos)
+            features, real = self.judging.clip(some.videos), self.real[half]
+            statistics = {
+                name: lambda places, values=values: float(values[places].mean())
+                for name, values in each.items()
+            }
+            statistics[FRECHET] = lambda places, f=features, r=real: frechet(f[places], r)
+            everything = torch.arange(len(some.digits))
+            found[half] = {
+                name: Number(
+                    statistic(everything), 1.96 * standard_error(len(everything), statistic)
+                )
+                for name, statistic in statistics.items()
+            }
+        return found
+
+
+def table(rows: Mapping[str, Mapping[str, Number]], shown: Sequence[str]) -> str:
+    """Measures as a table of Markdown, a row each."""
+    lines = ["| | " + " | ".join(shown) + " |", "|---" * (len(shown) + 1) + "|"]
+    for name, numbers in rows.items():
+        lines.append(f"| {name} | " + " | ".join(str(numbers[key]) for key in shown) + " |")
+    return "\n".join(lines)
+
+
+def costs(records: Mapping[str, Sequence[Mapping[str, object]]]) -> str:
+    """What the training of each arm was, the mean over seeds, as a table of Markdown."""
+    lines = [
+        "| | rate | steps | 10^12 operations | clips | minutes | held-out loss, seen | unseen |",
+        "|---" * 8 + "|",
+    ]
+    for name, seeds in records.items():
+
+        def mean(key: str, seeds: Sequence[Mapping[str, object]] = seeds) -> float:
+            return fmean(record[key] for record in seeds)
+
+        last = [record["curve"][-1] for record in seeds if record["curve"]]
+        losses = [f"{fmean(at[half] for at in last):.3f}" if last else "" for half in HALVES]
+        numbers = [
+            f"{mean('lr'):g}", f"{mean('steps'):.0f}", f"{mean('operations') / 1e12:.2f}",
+            f"{mean('clips'):.0f}", f"{mean('seconds') / 60:.1f}", *losses,
+        ]  # fmt: skip
+        lines.append(f"| {name} | {' | '.join(numbers)} |")
+    return "\n".join(lines)
+
+
+def plot(curves: Mapping[str, Curves], path: Path) -> None:
+    """Held-out losses against operations: the mean over seeds, in a band from lowest to highest."""
+    mpl.use("agg")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    for half, axis in zip(HALVES, axes, strict=True):
+        for name, seeds in curves.items():
+            looks = list(zip(*seeds, strict=True))
+            operations = [look[0]["operations"] / 1e12 for look in looks]
+            losses = [[seed[half] for seed in look] for look in looks]
+            (line,) = axis.plot(operations, [fmean(of) for of in losses], label=name)
+            axis.fill_between(
+                operations, [min(of) for of in losses], [max(of) for of in losses],
+                color=line.get_color(), alpha=0.2,
+            )  # fmt: skip
+        axis.set_title(f"digits {'that move in clips' if half == 'seen' else 'that never do'}")
+        axis.set_xlabel("10^12 operations")
+    axes[0].set_ylabel("loss of held-out clips")
+    axes[0].legend(fontsize="small")
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def sheet(rows: Mapping[str, Clips], path: Path) -> None:
+    """A contact sheet: for each row two clips of each half, of the first digits, frame by frame."""
+    mpl.use("agg")
+    figure, axes = plt.subplots(len(rows), 1, figsize=(9, 0.72 * len(rows)), layout="constrained")
+    for axis, (name, clips) in zip(axes, rows.items(), strict=True):
+        strips = []
+        for digit in (1, 3, 6, 8):
+            video = clips.of([digit]).videos[0, 0]  # f h w
+            strips.append(torch.cat(list(torch.nn.functional.pad(video, (0, 1, 0, 1))), -1))
+        axis.imshow(torch.cat(strips, -1).numpy(), cmap="gray", vmin=-1, vmax=1)
+        axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize="small")
+        axis.set_xticks([])
+        axis.set_yticks([])
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

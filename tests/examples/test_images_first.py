@@ -1,0 +1,178 @@
+"""The arms of the comparison: what each learns from, is told, and may change; and its anchors."""
+
+import evaluation
+import pytest
+import torch
+from clips import MovingDigits
+from embedding import Embedding
+from torch import Generator
+
+from benchmarks import arms, images_first, images_first_results
+from benchmarks.arms import ARMS, Conditioning, Setting, parts_of, unet_of
+from benchmarks.images_first import Files
+from make_a_video_pytorch import spatial_parameters, temporal_parameters
+
+SETTING = Setting(
+    size=12, frames=4, dim=4, steps_images=2, steps_joint=3, batch_images=6, batch_video=2,
+    sampling_steps=1, looks=1, judge_steps=2,
+)  # fmt: skip
+BY_NAME = Conditioning(None)
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """Held-out clips."""
+    monkeypatch.setattr(evaluation, "STEPS", 1)
+
+
+def draw(source, count=40, frames=4):
+    return source(count, frames, Generator().manual_seed(0))
+
+
+def test_pictures_are_of_all_digits_and_clips_of_half_of_them_without_names():
+    images, clips = parts_of(SETTING, BY_NAME, 0.5)
+    assert (images.count, images.frames, clips.count, clips.frames) == (4, 1, 1, 4)  # 8 frames
+    assert images.weight == clips.weight == 0.5
+    assert draw(images.source, 200, 1).names.argmax(-1).unique().tolist() == list(range(10))
+    assert draw(clips.source).names is None
+    (alone,) = parts_of(SETTING, BY_NAME, 0.0, named_clips=True)
+    assert (alone.count, alone.weight) == (2, 1.0)
+    assert draw(alone.source, 200).names.argmax(-1).unique().tolist() == list(range(5))
+    (images,) = parts_of(SETTING, BY_NAME, 1.0)
+    assert (images.count, images.frames) == (6, 1)
+
+
+def test_an_embedding_is_of_the_middle_frame_and_needs_no_names():
+    embedding = Embedding(1, 10, dim=3)
+    (clips,) = parts_of(SETTING, Conditioning(embedding), 0.0)
+    batch = draw(clips.source)
+    assert torch.equal(batch.names, embedding(batch.videos[:, :, 2]))
+
+
+@pytest.mark.parametrize("arm", ["clips-alone", "all", "frozen", "joint", "joint-only"])
+def test_all_arms_have_the_operations_of_images_and_joint_batches(arm):
+    images = unet_of(SETTING, BY_NAME).state_dict()
+    _, record = arms.train_arm(SETTING, BY_NAME, ARMS[arm], 0, 1e-3, images)
+    first, total = arms.budget(SETTING, BY_NAME)
+    a_step = record["operations"] / record["steps"]
+    spent = record["operations"] + (first if ARMS[arm].images_first else 0)
+    assert abs(spent - total) <= a_step / 2
+    assert record["curve"][-1]["operations"] == spent
+    assert record["curve"][-1]["clips"] == record["clips"] > 0
+    assert record["curve"][-1]["seen"] > 0 < record["curve"][-1]["unseen"]
+
+
+def test_attention_is_counted():
+    """Twice the heads: the products of attention, and projections, twice."""
+    (part,) = parts_of(SETTING, BY_NAME, 0.0)
+
+    def operations(**settings):
+        unet = unet_of(SETTING, BY_NAME, **settings)
+        return arms.Training(SETTING, BY_NAME, [part], unet, 0).operations()
+
+    none, four, eight = (
+        operations(**settings)
+        for settings in ({"attn_heads": 1}, {"attn_heads": 4}, {"attn_heads": 7})
+    )
+    # linear in the heads, but for the networks of position biases, so that heads alone count
+    assert eight - four == pytest.approx(four - none, rel=1e-2)
+    pixels, frames, dim_head, batch = 36, 4, 32, 2
+    attentions = 3  # down, middle, up: over pixels of each frame, and over frames at each pixel
+    products = attentions * 2 * (frames * pixels**2 + pixels * frames**2) * dim_head * 2 * batch
+    assert four - none > 3 * 3 * products  # three heads; forward and twice that backward
+
+
+@pytest.mark.parametrize(
+    ("arm", "kept"), [("frozen", "spatial"), ("all", "none"), ("joint", "none"), ("still", "both")]
+)
+def test_an_arm_goes_on_from_the_image_model(arm, kept):
+    images = unet_of(SETTING, BY_NAME)
+    with torch.no_grad():
+        for parameter in spatial_parameters(images):
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    unet, _ = arms.train_arm(SETTING, BY_NAME, ARMS[arm], 0, 1e-2, images.state_dict())
+    same = [
+        all(torch.equal(a, b) for a, b in zip(of(unet), of(images), strict=True))
+        for of in (spatial_parameters, temporal_parameters)
+    ]
+    assert same == {
+        "spatial": [True, False], "none": [False, False], "both": [True, True]
+    }[kept]  # fmt: skip
+
+
+def test_time_that_is_random_at_first_is_no_identity():
+    unet = unet_of(SETTING, BY_NAME)
+    video, timestep = torch.randn(2, 1, 4, 12, 12), torch.tensor(5)
+    assert torch.equal(unet(video, timestep), unet(video, timestep, enable_time=False))
+    spatial = [parameter.clone() for parameter in spatial_parameters(unet)]
+    torch.nn.init.normal_(unet.conv_out.spatial_conv.weight)
+    spatial = [parameter.clone() for parameter in spatial_parameters(unet)]
+    arms.randomize_time(unet)
+    assert all(torch.equal(*pair) for pair in zip(spatial, spatial_parameters(unet), strict=True))
+    moved, still = unet(video, timestep), unet(video, timestep, enable_time=False)
+    assert (moved - still).abs().mean() > 0.1 * still.abs().mean()
+
+
+def test_a_u_net_of_other_settings_takes_what_it_has_of_the_image_model():
+    """As the ablations do, whose temporal parts differ."""
+    arm = ARMS["still"]._replace(settings={"attn_rotary": True, "attn_pos_bias": False})
+    images = unet_of(SETTING, BY_NAME)
+    unet, _ = arms.train_arm(SETTING, BY_NAME, arm, 0, 0.0, images.state_dict())
+    assert torch.equal(unet.conv_in.spatial_conv.weight, images.conv_in.spatial_conv.weight)
+
+
+def test_samples_follow_what_is_asked_for():
+    asked = []
+    conditioning = Conditioning(None)
+    conditioning.asked = lambda digits, _: asked.append(digits) or arms.named(digits)
+    digits = torch.arange(53) % 10
+    videos = arms.samples(SETTING, unet_of(SETTING, BY_NAME), conditioning, digits, 0)
+    assert videos.shape == (53, 1, 4, 12, 12)
+    assert torch.equal(torch.cat(asked), digits)
+
+
+def test_anchors_are_what_they_are_called():
+    found = images_first_results.anchors(SETTING, 30)
+    real, independent, shuffled, still = found.values()
+    assert all(torch.equal(clips.digits, real.digits) for clips in found.values())
+    assert real.of(range(5)).videos.shape == (30, 1, 4, 12, 12)
+    assert torch.equal(still.videos, real.videos[:, :, :1].expand_as(real.videos))
+    assert not torch.equal(shuffled.videos, real.videos)
+    assert torch.equal(
+        shuffled.videos.flatten(3).sum((-1, 1)).sort().values,
+        real.videos.flatten(3).sum((-1, 1)).sort().values,
+    )
+    for digit in range(10):  # the same frames in all, at the same moments
+        there = real.digits == digit
+        for frame in range(4):
+            ours, theirs = (
+                {tuple(picture) for picture in clips.videos[there, 0, frame].flatten(1).tolist()}
+                for clips in (independent, real)
+            )
+            assert ours == theirs
+
+
+def test_a_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    files = Files(tmp_path)
+    monkeypatch.setattr(images_first, "save_file", lambda tensors, path: path.write_bytes(b"h"))
+    with pytest.raises(TypeError):
+        files.save("x", {}, {"not": object()})
+    assert not files.has("x")
+
+
+def test_what_is_done_in_another_setting_is_not_gone_on_with(tmp_path):
+    files = Files(tmp_path)
+    images_first.prepare(SETTING, files)
+    kept = files.tensors("judges")
+    images_first.prepare(SETTING, files)
+    assert all(torch.equal(value, kept[name]) for name, value in files.tensors("judges").items())
+    with pytest.raises(ValueError, match="has a comparison with `dim` 4, not 5"):
+        images_first.prepare(SETTING._replace(dim=5), files)
+
+
+def test_the_score_is_lower_for_what_is_nearer_to_real_clips():
+    source = MovingDigits(12)
+    judging = images_first.judges_of(source, 1, 4, 10, 40)
+    ruler = images_first_results.Ruler(SETTING, judging)
+    real, independent, *_ = images_first_results.anchors(SETTING, 60).values()
+    assert ruler.score(real) < ruler.score(independent)
