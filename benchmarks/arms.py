@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from batch import Batch
 from building import Encoders
-from clips import MovingDigits, named
+from clips import named
 from diffusers import DDPMScheduler
 from diffusion import SCHEDULE, averaged, optimizer_for, sample
 from draws import Draws, noise_of
@@ -28,18 +28,18 @@ from torch import Generator, Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from training import loss_of
 
+from benchmarks.domains import Domain, domain, halves
 from benchmarks.measure import work
 from make_a_video_pytorch import SpaceTimeUnet, spatial_parameters, temporal_parameters
 from make_a_video_pytorch.guidance import guide
 
-NAMES = 10
-MOVING, STILL = range(5), range(5, 10)  # the digits that are seen moving, and those that never are
 ALONE = Encoders(None, None)
 
 
 class Setting(NamedTuple):
     """What all arms share."""
 
+    data: str = "digits"  # or a folder of folders of videos, which bear their names
     size: int = 12
     frames: int = 8
     dim: int = 32
@@ -52,6 +52,11 @@ class Setting(NamedTuple):
     looks: int = 6  # at held-out clips, in a training
     judge_steps: int = 800  # of the judges and of the embedding
     device: str = "cpu"
+
+    @property
+    def domain(self) -> Domain:
+        """What there are clips of."""
+        return domain(self.data, self.size, self.frames)
 
 
 class Arm(NamedTuple):
@@ -93,12 +98,13 @@ class Conditioning:
     """By names, or by the embedding of a frame, for which no names are needed.
 
     Args:
+        names: how many there are.
         embedding: of a picture; without it, a condition is a name.
     """
 
-    def __init__(self, embedding: Embedding | None) -> None:
-        self.embedding = embedding
-        self.dim = NAMES if embedding is None else embedding.dim
+    def __init__(self, names: int, embedding: Embedding | None = None) -> None:
+        self.names, self.embedding = names, embedding
+        self.dim = names if embedding is None else embedding.dim
 
     def of(self, source: Source, known: bool = True) -> Source:
         """`source` with its conditions, if its names are `known`; embeddings need none."""
@@ -106,17 +112,17 @@ class Conditioning:
             return Told(source, lambda batch: self.embedding.of_clips(batch.videos))
         return source if known else Told(source, lambda batch: None)
 
-    def asked(self, digits: Tensor, generator: Generator) -> Tensor:
-        """The conditions that samples of these digits (b) follow."""
+    def asked(self, names: Tensor, generator: Generator) -> Tensor:
+        """The conditions that samples of these names (b) follow."""
         if self.embedding is None:
-            return named(digits)
-        return self.embedding.likely(digits, generator)
+            return named(names, self.names)
+        return self.embedding.likely(names, generator)
 
 
 def unet_of(setting: Setting, conditioning: Conditioning, **settings: object) -> SpaceTimeUnet:
     """The U-Net of the first training (examples/train.py)."""
     arguments = {
-        "dim": setting.dim, "channels": MovingDigits.channels, "cond_dim": conditioning.dim,
+        "dim": setting.dim, "channels": setting.domain.channels, "cond_dim": conditioning.dim,
         "dim_mult": (1, 2), "self_attns": (False, True), "temporal_compression": (False, False),
         "resnet_block_depths": (1, 1), "attn_dim_head": 32, "attn_heads": 4,
         "condition_on_fps": False,
@@ -134,11 +140,6 @@ def randomize_time(unet: nn.Module) -> None:
             nn.init.uniform_(parameter, -0.1, 0.1)
 
 
-def digits(setting: Setting, which: Sequence[int] = range(NAMES)) -> MovingDigits:
-    """Those that are trained on."""
-    return MovingDigits(setting.size, digits=which)
-
-
 class Part(NamedTuple):
     """Of what a step learns from."""
 
@@ -152,10 +153,11 @@ def parts_of(
     setting: Setting, conditioning: Conditioning, images: float, named_clips: bool = False
 ) -> list[Part]:
     """A step of the image phase, all of `images`; or with such a share of them, and clips."""
-    of_all = conditioning.of(digits(setting))
+    known = setting.domain
+    of_all = conditioning.of(known.clips(range(known.names)))
     if images == 1:
         return [Part(1.0, of_all, setting.batch_images, 1)]
-    clips = conditioning.of(digits(setting, MOVING), named_clips)
+    clips = conditioning.of(known.clips(halves(known)["seen"]), named_clips)
     frames = setting.batch_video * setting.frames
     parts = [
         Part(images, of_all, round(images * frames), 1),
@@ -211,10 +213,11 @@ class Training:
         return done.flops
 
     def held_out_losses(self) -> dict[str, float]:
-        """Of clips of the digits that are seen moving, and of the others."""
+        """Of clips of the names that are seen moving, and of the others."""
         found = {}
-        for name, which in (("seen", MOVING), ("unseen", STILL)):
-            clips = self.conditioning.of(MovingDigits(self.setting.size, True, which))
+        known = self.setting.domain
+        for name, which in halves(known).items():
+            clips = self.conditioning.of(known.clips(which, held_out=True))
             losses = held_out_losses(
                 self.ema.module, ALONE, self.scheduler, clips, self.accelerator,
                 frames=self.setting.frames, device=self.device,
@@ -312,7 +315,7 @@ def train_arm(
 def samples(
     setting: Setting, unet: SpaceTimeUnet, conditioning: Conditioning, asked: Tensor, seed: int
 ) -> Tensor:
-    """Clips (b c f h w) of the digits that are `asked` for (b)."""
+    """Clips (b c f h w) of the names that are `asked` for (b)."""
     generator = Generator().manual_seed(90_000 + seed)
     unet.to(setting.device).eval()
     made = []

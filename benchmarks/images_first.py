@@ -26,7 +26,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 import torch
-from clips import MovingDigits
 from embedding import Embedding, learned
 from judges import Judges, judges_of
 from measures import DISPLACEMENT, FRECHET, JERK, NEAREST, OFF_PATH, RIGHT, SAME, SPEED
@@ -36,16 +35,14 @@ from tqdm import tqdm
 
 from benchmarks.arms import (
     ARMS,
-    NAMES,
     Conditioning,
     Setting,
-    digits,
     samples,
     train_arm,
     train_images,
 )
+from benchmarks.domains import halves
 from benchmarks.images_first_results import (
-    HALVES,
     Clips,
     Ruler,
     anchors,
@@ -123,36 +120,39 @@ def prepare(setting: Setting, files: Files) -> None:
             raise ValueError(
                 f"{files.out} has a comparison with `{name}` {before[name]}, not {value}"
             )
-    source, steps = digits(setting), setting.judge_steps
+    known, steps = setting.domain, setting.judge_steps
+    source = known.clips(range(known.names))
     if not files.has("judges"):
-        judging = judges_of(source, source.channels, setting.frames, NAMES, steps)
+        judging = judges_of(source, known.channels, setting.frames, known.names, steps)
         files.save("judges", judging.state_dict(), {})
     if not files.has("embedding"):
-        embedding = learned(source, source.channels, NAMES, steps=steps)
+        embedding = learned(source, known.channels, known.names, steps=steps)
         files.save("embedding", embedding.state_dict(), {})
 
 
 def judges(setting: Setting, files: Files) -> Judges:
     """Those that `prepare` taught."""
-    found = Judges(MovingDigits.channels, setting.frames, NAMES)
+    known = setting.domain
+    found = Judges(known.channels, setting.frames, known.names)
     found.load_state_dict(files.tensors("judges"))
     return found.eval().requires_grad_(False)
 
 
-def conditioning_of(job: Job, files: Files) -> Conditioning:
+def conditioning_of(setting: Setting, files: Files, job: Job) -> Conditioning:
     """By names, or by the embedding that `prepare` made."""
+    known = setting.domain
     if job.condition == "name":
-        return Conditioning(None)
-    embedding = Embedding(MovingDigits.channels, NAMES)
+        return Conditioning(known.names)
+    embedding = Embedding(known.channels, known.names)
     embedding.load_state_dict(files.tensors("embedding"))
-    return Conditioning(embedding.eval().requires_grad_(False))
+    return Conditioning(known.names, embedding.eval().requires_grad_(False))
 
 
 def run(setting: Setting, out: Path, job: Job, each: int) -> None:
     """Do a job and keep what it gives."""
     torch.set_num_threads(1)
     files = Files(out)
-    conditioning = conditioning_of(job, files)
+    conditioning = conditioning_of(setting, files, job)
     with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):  # the bars of many at once
         if job.arm == "images":
             unet, record = train_images(setting, conditioning, job.seed, job.lr)
@@ -161,11 +161,11 @@ def run(setting: Setting, out: Path, job: Job, each: int) -> None:
         arm = ARMS[job.arm]
         images = files.tensors(images_of(job).name) if arm.images_first else {}
         unet, record = train_arm(setting, conditioning, arm, job.seed, job.lr, images)
-    asked = torch.arange(NAMES).repeat(each)
+    asked = torch.arange(setting.domain.names).repeat(each)
     videos = samples(setting, unet, conditioning, asked, job.seed)
     files.save(f"{job.name}-unet", unet.state_dict(), {})
     pixels = ((videos + 1) * 127.5).round().byte()
-    files.save(job.name, {"videos": pixels, "digits": asked}, record)
+    files.save(job.name, {"videos": pixels, "names": asked}, record)
 
 
 def in_processes(
@@ -186,7 +186,7 @@ def sampled(files: Files, jobs: Iterable[Job]) -> Clips:
     """What the jobs sampled, all together."""
     found = [files.tensors(job.name) for job in jobs]
     videos = torch.cat([tensors["videos"] for tensors in found])
-    return Clips(videos.float() / 127.5 - 1, torch.cat([tensors["digits"] for tensors in found]))
+    return Clips(videos.float() / 127.5 - 1, torch.cat([tensors["names"] for tensors in found]))
 
 
 def rate(arm: str) -> tuple[float, ...]:
@@ -211,7 +211,7 @@ def compare(
         out: folder of what is done.
         pairs: arms, and what they are conditioned on.
         seeds: how many; rates are chosen on one more.
-        each: samples of each digit, half as many where a rate is chosen.
+        each: samples of each name and seed.
         processes: trainings at once.
     """
     files = Files(out)
@@ -225,7 +225,7 @@ def compare(
     in_processes(setting, out, images, 0, processes)
     tried = {pair: [Job(*pair, seeds, lr) for lr in rate(pair[0])] for pair in pairs}
     choosing = [job for jobs in tried.values() for job in jobs if len(jobs) > 1]
-    in_processes(setting, out, choosing, -(-each // 2), processes)
+    in_processes(setting, out, choosing, each, processes)
     done = {}
     for pair, jobs in tried.items():
         if len(jobs) > 1:
@@ -244,7 +244,7 @@ def write(
     each: int,
 ) -> None:
     """Measure what is done, beside anchors of as many clips; write tables, plots and a sheet."""
-    clips = anchors(setting, each * NAMES // 2)
+    clips = anchors(setting, each * setting.domain.names // 2)
     records, curves = {}, {}
     for (arm, condition), jobs in done.items():
         name = f"{ARMS[arm].title} ({condition})"
@@ -255,13 +255,13 @@ def write(
     measures = {name: ruler.measures(of) for name, of in clips.items()}
     parts = [costs(records)]
     for shown in ([RIGHT, SAME, FRECHET], [SPEED, JERK, DISPLACEMENT, OFF_PATH, NEAREST]):
-        for half in HALVES:
+        for half in halves(setting.domain):
             rows = {name: numbers[half] for name, numbers in measures.items()}
-            parts.append(f"Digits {half} moving:\n\n{table(rows, shown)}")
+            parts.append(f"Names {half} moving:\n\n{table(rows, shown)}")
     (files.out / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     (files.out / "results.json").write_text(json.dumps(measures), encoding="utf-8")
     plot(curves, files.out / "curves.png")
-    sheet(clips, files.out / "sheet.png")
+    sheet(clips, halves(setting.domain), files.out / "sheet.png")
     print("\n\n".join(parts))
 
 
@@ -275,7 +275,7 @@ def parser() -> argparse.ArgumentParser:
     add("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="which are compared")
     add("--conditions", nargs="+", choices=CONDITIONS, default=CONDITIONS, help="told by which")
     add("--seeds", type=int, default=3, help="trainings of each arm (default: 3)")
-    add("--each", type=int, default=20, help="samples of each digit and seed (default: 20)")
+    add("--each", type=int, default=20, help="samples of each name and seed (default: 20)")
     add("--processes", type=int, default=os.cpu_count(), help="trainings at once, a thread each")
     for name, default in Setting()._asdict().items():
         option = f"--{name.replace('_', '-')}"

@@ -12,16 +12,17 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 import matplotlib as mpl
 import torch
-from clips import MovingDigits
+import torch.nn.functional as F
 from judges import Judges
 from matplotlib import pyplot as plt
 from measures import FRECHET, NEAREST, frechet, measured, nearest, standard_error
 from torch import Generator, Tensor
 
-from benchmarks.arms import MOVING, STILL, Setting
+from benchmarks.arms import Setting
+from benchmarks.domains import halves
 
 REAL = 2000  # clips that samples are compared with
-HALVES = {"seen": MOVING, "unseen": STILL}
+HALVES = ("seen", "unseen")
 Curves = Sequence[Sequence[Mapping[str, float]]]  # of each seed, at each look
 
 
@@ -36,46 +37,46 @@ class Number(NamedTuple):
 
 
 class Clips(NamedTuple):
-    """Clips (b c f h w) of these digits (b)."""
+    """Clips (b c f h w) of these names (b)."""
 
     videos: Tensor
-    digits: Tensor
+    names: Tensor
 
     def of(self, which: Sequence[int]) -> Clips:
-        """Those of some digits."""
-        there = torch.isin(self.digits, torch.tensor(which))
-        return Clips(self.videos[there], self.digits[there])
+        """Those of some names."""
+        there = torch.isin(self.names, torch.tensor(which))
+        return Clips(self.videos[there], self.names[there])
 
 
 def real_clips(setting: Setting, count: int, seed: int, held_out: bool = True) -> Clips:
-    """Clips of all digits, `count` of each half."""
-    generator = Generator().manual_seed(seed)
-    halves = [
-        MovingDigits(setting.size, held_out, which)(count, setting.frames, generator)
-        for which in HALVES.values()
+    """Clips of all names, `count` of each half."""
+    generator, known = Generator().manual_seed(seed), setting.domain
+    batches = [
+        known.clips(which, held_out)(count, setting.frames, generator)
+        for which in halves(known).values()
     ]
     return Clips(
-        torch.cat([batch.videos for batch in halves]),
-        torch.cat([batch.names.argmax(-1) for batch in halves]),
+        torch.cat([batch.videos for batch in batches]),
+        torch.cat([batch.names.argmax(-1) for batch in batches]),
     )
 
 
 def anchors(setting: Setting, count: int) -> dict[str, Clips]:
     """Between what every measure lies: real clips, and three kinds that are not, `count` a half.
 
-    The frames of an independent one are each of another clip of the same digit.
+    The frames of an independent one are each of another clip of the same name.
     """
     real = real_clips(setting, count, 70_001)
     generator = Generator().manual_seed(70_002)
     orders = torch.stack([
-        torch.randperm(setting.frames, generator=generator) for _ in real.digits
+        torch.randperm(setting.frames, generator=generator) for _ in real.names
     ])  # fmt: skip
     shuffled = torch.stack(
         [video[:, order] for video, order in zip(real.videos, orders, strict=True)]
     )
     independent = torch.empty_like(real.videos)
-    for digit in real.digits.unique():
-        places = (real.digits == digit).nonzero()[:, 0]
+    for name in real.names.unique():
+        places = (real.names == name).nonzero()[:, 0]
         for frame in range(setting.frames):
             others = places[torch.randperm(len(places), generator=generator)]
             independent[places, :, frame] = real.videos[others, :, frame]
@@ -96,9 +97,9 @@ class Ruler:
     """
 
     def __init__(self, setting: Setting, judging: Judges) -> None:
-        self.judging = judging
+        self.judging, self.halves = judging, halves(setting.domain)
         real = real_clips(setting, REAL // 2, 70_000)
-        self.real = {half: judging.clip(real.of(which).videos) for half, which in HALVES.items()}
+        self.real = {half: judging.clip(real.of(of).videos) for half, of in self.halves.items()}
         self.all_real = judging.clip(real.videos)
         self.training = real_clips(setting, REAL // 2, 70_003, held_out=False)
 
@@ -109,7 +110,7 @@ class Ruler:
     def measures(self, clips: Clips) -> dict[str, dict[str, Number]]:
         """Of each half, each measure."""
         found: dict[str, dict[str, Number]] = {}
-        for half, which in HALVES.items():
+        for half, which in self.halves.items():
             some = clips.of(which)
             each = measured(*some, self.judging)
             each[NEAREST] = nearest(some.videos, self.training.of(which).videos)
@@ -119,7 +120,7 @@ class Ruler:
                 for name, values in each.items()
             }
             statistics[FRECHET] = lambda places, f=features, r=real: frechet(f[places], r)
-            everything = torch.arange(len(some.digits))
+            everything = torch.arange(len(some.names))
             found[half] = {
                 name: Number(
                     statistic(everything), 1.96 * standard_error(len(everything), statistic)
@@ -172,7 +173,7 @@ def plot(curves: Mapping[str, Curves], path: Path) -> None:
                 operations, [min(of) for of in losses], [max(of) for of in losses],
                 color=line.get_color(), alpha=0.2,
             )  # fmt: skip
-        axis.set_title(f"digits {'that move in clips' if half == 'seen' else 'that never do'}")
+        axis.set_title(f"names {half} moving")
         axis.set_xlabel("10^12 operations")
     axes[0].set_ylabel("loss of held-out clips")
     axes[0].legend(fontsize="small")
@@ -180,18 +181,23 @@ def plot(curves: Mapping[str, Curves], path: Path) -> None:
     plt.close(figure)
 
 
-def sheet(rows: Mapping[str, Clips], path: Path) -> None:
-    """A contact sheet: for each row two clips of each half, of the first digits, frame by frame."""
+def sheet(rows: Mapping[str, Clips], which: Mapping[str, range], path: Path) -> None:
+    """A contact sheet: for each row clips of two names of each half, frame by frame."""
     mpl.use("agg")
-    figure, axes = plt.subplots(len(rows), 1, figsize=(9, 0.72 * len(rows)), layout="constrained")
-    for axis, (name, clips) in zip(axes, rows.items(), strict=True):
-        strips = []
-        for digit in (1, 3, 6, 8):
-            video = clips.of([digit]).videos[0, 0]  # f h w
-            strips.append(torch.cat(list(torch.nn.functional.pad(video, (0, 1, 0, 1))), -1))
-        axis.imshow(torch.cat(strips, -1).numpy(), cmap="gray", vmin=-1, vmax=1)
-        axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize="small")
-        axis.set_xticks([])
-        axis.set_yticks([])
+    figure, axes = plt.subplots(
+        len(rows), len(HALVES), figsize=(11, 0.8 * len(rows)), layout="constrained"
+    )
+    for half, axis in zip(which, axes[0], strict=True):
+        axis.set_title(f"names {half} moving", fontsize="small")
+    for (title, clips), row in zip(rows.items(), axes, strict=True):
+        for half, axis in zip(which.values(), row, strict=True):
+            strips = [
+                torch.cat(list(F.pad(clips.of([name]).videos[0].mean(0), (1, 1, 1, 1))), -1)
+                for name in half[-2:]
+            ]
+            axis.imshow(torch.cat(strips).numpy(), cmap="gray", vmin=-1, vmax=1)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        row[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize="small")
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -76,13 +76,13 @@ class MovingDigits:
         return Batch(clips.clamp(0, 1) * 2 - 1, named(self.names[chosen]))
 
 
-def named(digits: Tensor) -> Tensor:
-    """The names of `digits` (n), from 0 to 9, as vectors (n 10).
+def named(digits: Tensor, count: int = 10) -> Tensor:
+    """The names of `digits` (n), or of other things, `count` in all, as vectors (n count).
 
     Long ones, since their projection in the U-Net starts at zero and has to grow: at a length of
     3 names are learned too slowly for a training this short.
     """
-    return F.one_hot(digits, 10).float() * 8
+    return F.one_hot(digits, count).float() * 8
 
 
 def open_clips(data: str, size: int, frames: int, held_out: bool = False) -> MovingDigits | Clips:

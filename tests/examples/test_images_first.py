@@ -1,22 +1,26 @@
 """The arms of the comparison: what each learns from, is told, and may change; and its anchors."""
 
 import evaluation
+import numpy as np
 import pytest
 import torch
 from clips import MovingDigits
 from embedding import Embedding
+from errors import DataError
 from torch import Generator
 
 from benchmarks import arms, images_first, images_first_results
 from benchmarks.arms import ARMS, Conditioning, Setting, parts_of, unet_of
+from benchmarks.domains import Folders, halves
 from benchmarks.images_first import Files
 from make_a_video_pytorch import spatial_parameters, temporal_parameters
+from tests.examples.media import write_pictures
 
 SETTING = Setting(
     size=12, frames=4, dim=4, steps_images=2, steps_joint=3, batch_images=6, batch_video=2,
     sampling_steps=1, looks=1, judge_steps=2,
 )  # fmt: skip
-BY_NAME = Conditioning(None)
+BY_NAME = Conditioning(10)
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +48,7 @@ def test_pictures_are_of_all_digits_and_clips_of_half_of_them_without_names():
 
 def test_an_embedding_is_of_the_middle_frame_and_needs_no_names():
     embedding = Embedding(1, 10, dim=3)
-    (clips,) = parts_of(SETTING, Conditioning(embedding), 0.0)
+    (clips,) = parts_of(SETTING, Conditioning(10, embedding), 0.0)
     batch = draw(clips.source)
     assert torch.equal(batch.names, embedding(batch.videos[:, :, 2]))
 
@@ -123,8 +127,8 @@ def test_a_u_net_of_other_settings_takes_what_it_has_of_the_image_model():
 
 def test_samples_follow_what_is_asked_for():
     asked = []
-    conditioning = Conditioning(None)
-    conditioning.asked = lambda digits, _: asked.append(digits) or arms.named(digits)
+    conditioning = Conditioning(10)
+    conditioning.asked = lambda names, _: asked.append(names) or arms.named(names)
     digits = torch.arange(53) % 10
     videos = arms.samples(SETTING, unet_of(SETTING, BY_NAME), conditioning, digits, 0)
     assert videos.shape == (53, 1, 4, 12, 12)
@@ -134,7 +138,7 @@ def test_samples_follow_what_is_asked_for():
 def test_anchors_are_what_they_are_called():
     found = images_first_results.anchors(SETTING, 30)
     real, independent, shuffled, still = found.values()
-    assert all(torch.equal(clips.digits, real.digits) for clips in found.values())
+    assert all(torch.equal(clips.names, real.names) for clips in found.values())
     assert real.of(range(5)).videos.shape == (30, 1, 4, 12, 12)
     assert torch.equal(still.videos, real.videos[:, :, :1].expand_as(real.videos))
     assert not torch.equal(shuffled.videos, real.videos)
@@ -143,7 +147,7 @@ def test_anchors_are_what_they_are_called():
         real.videos.flatten(3).sum((-1, 1)).sort().values,
     )
     for digit in range(10):  # the same frames in all, at the same moments
-        there = real.digits == digit
+        there = real.names == digit
         for frame in range(4):
             ours, theirs = (
                 {tuple(picture) for picture in clips.videos[there, 0, frame].flatten(1).tolist()}
@@ -176,3 +180,57 @@ def test_the_score_is_lower_for_what_is_nearer_to_real_clips():
     ruler = images_first_results.Ruler(SETTING, judging)
     real, independent, *_ = images_first_results.anchors(SETTING, 60).values()
     assert ruler.score(real) < ruler.score(independent)
+
+
+# Videos in folders
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Videos of three names, each of a grey of its own, brighter in what is held out."""
+    for place, name in enumerate(["a", "b", "c"]):
+        (tmp_path / name).mkdir()
+        greys = [60 * place + 20 * (frame >= 27) for frame in range(30)]
+        pictures = [np.full((16, 16, 3), grey, dtype=np.uint8) for grey in greys]
+        write_pictures(tmp_path / name / "clip.mp4", pictures)
+    (tmp_path / "notes.txt").write_text("not a name")
+    return tmp_path
+
+
+def grey(videos):
+    return ((videos + 1) * 127.5).mean((1, 2, 3, 4))
+
+
+def test_folders_are_names(folders):
+    found = Folders(folders, 12, 3)
+    assert (found.names, found.channels) == (3, 3)
+    assert halves(found) == {"seen": range(1), "unseen": range(1, 3)}
+    batch = draw(found.clips([0, 2]), frames=3)
+    names = batch.names.argmax(-1)
+    assert names.unique().tolist() == [0, 2]
+    assert torch.equal(batch.names, arms.named(names, 3))
+    torch.testing.assert_close(grey(batch.videos), 60.0 * names, atol=6, rtol=0)
+    held_out = draw(found.clips([1], held_out=True), frames=3)
+    torch.testing.assert_close(grey(held_out.videos), torch.full((40,), 80.0), atol=6, rtol=0)
+
+
+def test_an_arm_learns_from_folders(folders):
+    setting = SETTING._replace(data=str(folders), frames=3, size=8, batch_video=4, steps_joint=1)
+    conditioning = Conditioning(3)
+    unet, record = arms.train_arm(setting, conditioning, ARMS["joint-only"], 0, 1e-3, {})
+    assert unet.config["channels"] == 3
+    assert record["curve"][-1]["unseen"] > 0
+    videos = arms.samples(setting, unet, conditioning, torch.arange(3), 0)
+    assert videos.shape == (3, 3, 3, 8, 8)
+    real = images_first_results.anchors(setting, 5)["held-out real clips"]
+    assert real.names[:5].unique().tolist() == [0]
+    assert set(real.names[5:].tolist()) <= {1, 2}
+
+
+def test_one_name_is_too_few_and_so_are_short_videos(folders):
+    (folders / "d").mkdir()
+    write_pictures(folders / "d" / "short.mp4", [np.zeros((16, 16, 3), dtype=np.uint8)] * 4)
+    with pytest.raises(DataError, match=r"no video in .*d is long enough to hold some out"):
+        Folders(folders, 12, 3)
+    with pytest.raises(DataError, match="must have a folder of videos for each of two names"):
+        Folders(folders / "a", 12, 3)
