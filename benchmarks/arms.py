@@ -69,7 +69,9 @@ class Arm(NamedTuple):
     frozen: bool = False  # the spatial parameters
     identity: bool = True  # which temporal parts are at first
     clips: bool = True
-    settings: Mapping[str, object] | None = None  # of the U-Net
+    settings: Mapping[str, object] | None = None  # of the U-Net, of images too
+    kept: str = ""  # parameters with this in their names are not trained
+    shared_noise: bool = True  # frames of a clip share most of it
 
 
 ARMS = {
@@ -81,6 +83,23 @@ ARMS = {
     "random": Arm("images, then joint batches, time random at first", joint=0.5, identity=False),
     "still": Arm("images alone, time never trained", clips=False),
 }
+ABLATIONS = {
+    "rotary": Arm("joint, rotary positions", joint=0.5,
+                  settings={"attn_pos_bias": False, "attn_rotary": True}),
+    "no-positions": Arm("joint, no positions", joint=0.5, settings={"attn_pos_bias": False}),
+    "no-shift": Arm("joint, no token shift", joint=0.5, kept="token_shift"),
+    "compressed": Arm("joint, temporal compression", joint=0.5,
+                      settings={"temporal_compression": (True, False)}),
+    "own-noise": Arm("joint, noise of each frame its own", joint=0.5, shared_noise=False),
+}  # fmt: skip
+ALL = {**ARMS, **ABLATIONS}
+
+
+class Trained(NamedTuple):
+    """What came of a training: the averaged U-Net, and what is told of it."""
+
+    unet: SpaceTimeUnet
+    record: dict[str, object]
 
 
 class Told:
@@ -119,15 +138,17 @@ class Conditioning:
         return self.embedding.likely(names, generator)
 
 
-def unet_of(setting: Setting, conditioning: Conditioning, **settings: object) -> SpaceTimeUnet:
-    """The U-Net of the first training (examples/train.py)."""
+def unet_of(
+    setting: Setting, conditioning: Conditioning, settings: Mapping[str, object] | None = None
+) -> SpaceTimeUnet:
+    """The U-Net of the first training (examples/train.py), but for some `settings`."""
     arguments = {
         "dim": setting.dim, "channels": setting.domain.channels, "cond_dim": conditioning.dim,
         "dim_mult": (1, 2), "self_attns": (False, True), "temporal_compression": (False, False),
         "resnet_block_depths": (1, 1), "attn_dim_head": 32, "attn_heads": 4,
         "condition_on_fps": False,
     }  # fmt: skip
-    return SpaceTimeUnet(**{**arguments, **settings})
+    return SpaceTimeUnet(**{**arguments, **(settings or {})})
 
 
 @torch.no_grad()
@@ -138,6 +159,22 @@ def randomize_time(unet: nn.Module) -> None:
             nn.init.kaiming_uniform_(parameter, a=5**0.5)
         elif not parameter.any():  # a bias, or the mix of a token shift
             nn.init.uniform_(parameter, -0.1, 0.1)
+
+
+class OwnNoise(Draws):
+    """The draws of another, but that frames share no noise."""
+
+    def __init__(self, draws: Draws) -> None:
+        self.share, self.shares, self.generator = draws.share, draws.shares, draws.generator
+
+    def noise(self, shape: tuple[int, ...]) -> Tensor:
+        """Noise of this shape, each sample's from a generator of its own."""
+        return torch.cat([independent((1, *shape[1:]), g) for g in self.generators(shape[0])])
+
+
+def independent(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """Noise that frames do not share, in the place of `noise_of`."""
+    return torch.randn(shape, generator=generator)
 
 
 class Part(NamedTuple):
@@ -175,6 +212,7 @@ class Training:
         parts: of a step.
         unet: on the CPU; it is moved to the device of the setting.
         seed: what is random follows from it.
+        shared_noise: whether the frames of a clip share most of it.
     """
 
     def __init__(
@@ -184,12 +222,13 @@ class Training:
         parts: list[Part],
         unet: SpaceTimeUnet,
         seed: int,
+        shared_noise: bool = True,
     ) -> None:
         self.setting, self.conditioning, self.parts = setting, conditioning, parts
         self.device = torch.device(setting.device)
         self.accelerator = Accelerator(cpu=setting.device == "cpu")
         self.scheduler = DDPMScheduler(**SCHEDULE)
-        self.unet, self.seed = unet.to(self.device), seed
+        self.unet, self.seed, self.shared_noise = unet.to(self.device), seed, shared_noise
         self.ema = averaged(unet).eval()
 
     def loss(self, steps: range) -> Callable[[nn.Module, Draws], Tensor]:
@@ -199,7 +238,10 @@ class Training:
                                   seed=self.seed, workers=0))
             for part in self.parts
         ]  # fmt: skip
-        return partial(loss_of, self.unet, ALONE, self.scheduler, following, self.device)
+        loss = partial(loss_of, self.unet, ALONE, self.scheduler, following, self.device)
+        if self.shared_noise:
+            return loss
+        return lambda model, draws: loss(model, OwnNoise(draws))
 
     def operations(self) -> int:
         """Floating point operations of a step.
@@ -253,27 +295,35 @@ class Training:
 
 
 def train_images(
-    setting: Setting, conditioning: Conditioning, seed: int, lr: float
-) -> tuple[SpaceTimeUnet, dict[str, object]]:
-    """The image phase, which the arms of a seed share."""
+    setting: Setting,
+    conditioning: Conditioning,
+    seed: int,
+    lr: float,
+    settings: Mapping[str, object] | None = None,
+) -> Trained:
+    """The image phase, which the arms of a seed share that have these `settings` of the U-Net."""
     torch.manual_seed(seed)
-    unet = unet_of(setting, conditioning)
+    unet = unet_of(setting, conditioning, settings)
     training = Training(setting, conditioning, parts_of(setting, conditioning, 1.0), unet, seed)
     record = training.run(setting.steps_images, lr)
-    return training.ema.module, record
+    return Trained(training.ema.module, record)
 
 
-def budget(setting: Setting, conditioning: Conditioning) -> tuple[int, int]:
-    """Operations of the image phase, and of a whole training: images, then joint batches."""
+def budget(setting: Setting, conditioning: Conditioning) -> int:
+    """Operations of a whole training, those of all arms: images, then joint batches."""
     images, joint = (
-        Training(
-            setting, conditioning, parts_of(setting, conditioning, share),
-            unet_of(setting, conditioning), 0,
-        ).operations()
+        operations_of(setting, conditioning, share, unet_of(setting, conditioning))
         for share in (1.0, 0.5)
-    )  # fmt: skip
-    first = images * setting.steps_images
-    return first, first + joint * setting.steps_joint
+    )
+    return images * setting.steps_images + joint * setting.steps_joint
+
+
+def operations_of(
+    setting: Setting, conditioning: Conditioning, images: float, unet: SpaceTimeUnet
+) -> int:
+    """Operations of a step with such a share of images."""
+    parts = parts_of(setting, conditioning, images)
+    return Training(setting, conditioning, parts, unet, 0).operations()
 
 
 def train_arm(
@@ -282,38 +332,39 @@ def train_arm(
     arm: Arm,
     seed: int,
     lr: float,
-    image_model: dict[str, Tensor],
-) -> tuple[SpaceTimeUnet, dict[str, object]]:
-    """The U-Net of an arm, averaged, and what its training was.
-
-    An arm that learns from images first goes on from the weights of the `image_model`.
-    """
+    image_model: Mapping[str, Tensor],
+) -> Trained:
+    """An arm, that of images first on from the weights of the `image_model`."""
     torch.manual_seed(seed)
-    unet = unet_of(setting, conditioning, **(arm.settings or {}))
-    spent, total = budget(setting, conditioning)
+    unet = unet_of(setting, conditioning, arm.settings)
+    spent, total = 0, budget(setting, conditioning)
     if arm.images_first:
-        # temporal parts of a setting of its own stay as they are at first
-        names = unet.state_dict().keys()
-        unet.load_state_dict({k: v for k, v in image_model.items() if k in names}, strict=False)
-    else:
-        spent = 0
+        unet.load_state_dict(image_model)
+        spent = setting.steps_images * operations_of(setting, conditioning, 1.0, unet)
     if not arm.clips:
-        return unet, {"steps": 0, "operations": 0, "clips": 0, "curve": [], "seconds": 0.0}
+        return Trained(
+            unet, dict.fromkeys(("steps", "operations", "clips", "seconds"), 0) | {"curve": []}
+        )
     if not arm.identity:
         randomize_time(unet)
-    if arm.frozen:
-        for parameter in spatial_parameters(unet):
-            parameter.requires_grad_(False)
+    kept = {name for name, _ in unet.named_parameters() if arm.kept and arm.kept in name}
+    spatial = set(spatial_parameters(unet)) if arm.frozen else set()
+    for name, parameter in unet.named_parameters():
+        parameter.requires_grad_(name not in kept and parameter not in spatial)
     parts = parts_of(setting, conditioning, arm.joint, arm.named_clips)
-    training = Training(setting, conditioning, parts, unet, seed)
+    training = Training(setting, conditioning, parts, unet, seed, arm.shared_noise)
     steps = round((total - spent) / training.operations())
-    record = training.run(steps, lr, spent)
-    return training.ema.module, record
+    return Trained(training.ema.module, training.run(steps, lr, spent))
 
 
 @torch.no_grad()
 def samples(
-    setting: Setting, unet: SpaceTimeUnet, conditioning: Conditioning, asked: Tensor, seed: int
+    setting: Setting,
+    unet: SpaceTimeUnet,
+    conditioning: Conditioning,
+    asked: Tensor,
+    seed: int,
+    shared_noise: bool = True,
 ) -> Tensor:
     """Clips (b c f h w) of the names that are `asked` for (b)."""
     generator = Generator().manual_seed(90_000 + seed)
@@ -323,6 +374,6 @@ def samples(
         cond = conditioning.asked(some, generator).to(setting.device)
         shape = (len(some), unet.channels, setting.frames, setting.size, setting.size)
         model = partial(guide(unet, setting.guidance), cond=cond)
-        noise = noise_of(shape, generator)
+        noise = (noise_of if shared_noise else independent)(shape, generator)
         made.append(sample(model, noise, setting.sampling_steps, setting.device, shown=False))
     return torch.cat(made)

@@ -34,6 +34,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.arms import (
+    ALL,
     ARMS,
     Conditioning,
     Setting,
@@ -55,6 +56,8 @@ from benchmarks.images_first_results import (
 IMAGE_RATE = 2e-3  # that of examples/train.py
 RATES = {True: (1e-3, 3e-4), False: (2e-3, 1e-3)}  # after images, and from scratch
 CONDITIONS = ("name", "embedding")
+IMAGES = "images"
+CHOOSING = 3  # the seed on which rates are chosen
 
 
 class Job(NamedTuple):
@@ -73,7 +76,8 @@ class Job(NamedTuple):
 
 def images_of(job: Job) -> Job:
     """The image phase that an arm goes on from."""
-    return Job("images", job.condition, job.seed, IMAGE_RATE)
+    own = f"{job.arm}-{IMAGES}" if ALL[job.arm].settings else IMAGES
+    return Job(own, job.condition, job.seed, IMAGE_RATE)
 
 
 class Files:
@@ -154,15 +158,17 @@ def run(setting: Setting, out: Path, job: Job, each: int) -> None:
     files = Files(out)
     conditioning = conditioning_of(setting, files, job)
     with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):  # the bars of many at once
-        if job.arm == "images":
-            unet, record = train_images(setting, conditioning, job.seed, job.lr)
+        if job.arm.endswith(IMAGES):
+            of = ALL.get(job.arm.removesuffix(f"-{IMAGES}"))
+            settings = None if of is None else of.settings
+            unet, record = train_images(setting, conditioning, job.seed, job.lr, settings)
             files.save(job.name, unet.state_dict(), record)
             return
-        arm = ARMS[job.arm]
+        arm = ALL[job.arm]
         images = files.tensors(images_of(job).name) if arm.images_first else {}
         unet, record = train_arm(setting, conditioning, arm, job.seed, job.lr, images)
     asked = torch.arange(setting.domain.names).repeat(each)
-    videos = samples(setting, unet, conditioning, asked, job.seed)
+    videos = samples(setting, unet, conditioning, asked, job.seed, arm.shared_noise)
     files.save(f"{job.name}-unet", unet.state_dict(), {})
     pixels = ((videos + 1) * 127.5).round().byte()
     files.save(job.name, {"videos": pixels, "names": asked}, record)
@@ -191,9 +197,9 @@ def sampled(files: Files, jobs: Iterable[Job]) -> Clips:
 
 def rate(arm: str) -> tuple[float, ...]:
     """Of which the highest learning rate of an arm is chosen."""
-    if not ARMS[arm].clips:
+    if not ALL[arm].clips:
         return (0.0,)
-    return RATES[ARMS[arm].images_first]
+    return RATES[ALL[arm].images_first]
 
 
 def compare(
@@ -210,7 +216,7 @@ def compare(
         setting: what all arms share.
         out: folder of what is done.
         pairs: arms, and what they are conditioned on.
-        seeds: how many; rates are chosen on one more.
+        seeds: how many, at most three; rates are chosen on a fourth.
         each: samples of each name and seed.
         processes: trainings at once.
     """
@@ -218,12 +224,13 @@ def compare(
     prepare(setting, files)
     ruler = Ruler(setting, judges(setting, files))
     images = [
-        images_of(Job("", condition, seed, 0.0))
-        for seed in range(seeds + 1)
-        for condition in dict.fromkeys(condition for _, condition in pairs)
+        images_of(Job(*pair, seed, 0.0))
+        for seed in (CHOOSING, *range(seeds))
+        for pair in pairs
+        if ALL[pair[0]].images_first
     ]
     in_processes(setting, out, images, 0, processes)
-    tried = {pair: [Job(*pair, seeds, lr) for lr in rate(pair[0])] for pair in pairs}
+    tried = {pair: [Job(*pair, CHOOSING, lr) for lr in rate(pair[0])] for pair in pairs}
     choosing = [job for jobs in tried.values() for job in jobs if len(jobs) > 1]
     in_processes(setting, out, choosing, each, processes)
     done = {}
@@ -247,10 +254,10 @@ def write(
     clips = anchors(setting, each * setting.domain.names // 2)
     records, curves = {}, {}
     for (arm, condition), jobs in done.items():
-        name = f"{ARMS[arm].title} ({condition})"
+        name = f"{ALL[arm].title} ({condition})"
         clips[name] = sampled(files, jobs)
         records[name] = [{"lr": job.lr, **files.record(job.name)} for job in jobs]
-        if ARMS[arm].clips:
+        if ALL[arm].clips:
             curves[name] = [record["curve"] for record in records[name]]
     measures = {name: ruler.measures(of) for name, of in clips.items()}
     parts = [costs(records)]
@@ -272,9 +279,9 @@ def parser() -> argparse.ArgumentParser:
     )
     add = described.add_argument
     add("--out", type=Path, default=Path("runs/images-first"), help="where what is done is kept")
-    add("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="which are compared")
+    add("--arms", nargs="+", choices=ALL, default=list(ARMS), help="which are compared")
     add("--conditions", nargs="+", choices=CONDITIONS, default=CONDITIONS, help="told by which")
-    add("--seeds", type=int, default=3, help="trainings of each arm (default: 3)")
+    add("--seeds", type=int, choices=range(1, CHOOSING + 1), default=3, help="(default: 3)")
     add("--each", type=int, default=20, help="samples of each name and seed (default: 20)")
     add("--processes", type=int, default=os.cpu_count(), help="trainings at once, a thread each")
     for name, default in Setting()._asdict().items():

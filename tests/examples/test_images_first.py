@@ -10,9 +10,9 @@ from errors import DataError
 from torch import Generator
 
 from benchmarks import arms, images_first, images_first_results
-from benchmarks.arms import ARMS, Conditioning, Setting, parts_of, unet_of
+from benchmarks.arms import ABLATIONS, ARMS, Conditioning, Setting, parts_of, unet_of
 from benchmarks.domains import Folders, halves
-from benchmarks.images_first import Files
+from benchmarks.images_first import Files, Job
 from make_a_video_pytorch import spatial_parameters, temporal_parameters
 from tests.examples.media import write_pictures
 
@@ -57,7 +57,8 @@ def test_an_embedding_is_of_the_middle_frame_and_needs_no_names():
 def test_all_arms_have_the_operations_of_images_and_joint_batches(arm):
     images = unet_of(SETTING, BY_NAME).state_dict()
     _, record = arms.train_arm(SETTING, BY_NAME, ARMS[arm], 0, 1e-3, images)
-    first, total = arms.budget(SETTING, BY_NAME)
+    total = arms.budget(SETTING, BY_NAME)
+    first = 2 * arms.operations_of(SETTING, BY_NAME, 1.0, unet_of(SETTING, BY_NAME))
     a_step = record["operations"] / record["steps"]
     spent = record["operations"] + (first if ARMS[arm].images_first else 0)
     assert abs(spent - total) <= a_step / 2
@@ -71,7 +72,7 @@ def test_attention_is_counted():
     (part,) = parts_of(SETTING, BY_NAME, 0.0)
 
     def operations(**settings):
-        unet = unet_of(SETTING, BY_NAME, **settings)
+        unet = unet_of(SETTING, BY_NAME, settings)
         return arms.Training(SETTING, BY_NAME, [part], unet, 0).operations()
 
     none, four, eight = (
@@ -117,12 +118,46 @@ def test_time_that_is_random_at_first_is_no_identity():
     assert (moved - still).abs().mean() > 0.1 * still.abs().mean()
 
 
-def test_a_u_net_of_other_settings_takes_what_it_has_of_the_image_model():
-    """As the ablations do, whose temporal parts differ."""
-    arm = ARMS["still"]._replace(settings={"attn_rotary": True, "attn_pos_bias": False})
-    images = unet_of(SETTING, BY_NAME)
-    unet, _ = arms.train_arm(SETTING, BY_NAME, arm, 0, 0.0, images.state_dict())
-    assert torch.equal(unet.conv_in.spatial_conv.weight, images.conv_in.spatial_conv.weight)
+@pytest.mark.parametrize("ablation", ["rotary", "no-positions", "compressed"])
+def test_an_ablation_of_the_u_net_has_an_image_phase_of_its_own(ablation):
+    job = Job(ablation, "name", 0, 1e-3)
+    assert images_first.images_of(job).name == f"{ablation}-images-name-0-0.002"
+    arm = ABLATIONS[ablation]
+    images = arms.train_images(SETTING, BY_NAME, 0, 1e-3, arm.settings).unet
+    unet, record = arms.train_arm(SETTING, BY_NAME, arm, 0, 1e-3, images.state_dict())
+    assert all(unet.config[name] == value for name, value in arm.settings.items())
+    assert record["steps"] > 0
+
+
+def test_what_is_kept_is_not_trained():
+    images = unet_of(SETTING, BY_NAME).state_dict()
+    for arm, kept in ((ABLATIONS["no-shift"], True), (ARMS["joint"], False)):
+        unet, _ = arms.train_arm(SETTING, BY_NAME, arm, 0, 1e-2, images)
+        shifts = [p for name, p in unet.named_parameters() if "token_shift" in name]
+        assert shifts
+        assert all((not p.any()) == kept for p in shifts)
+
+
+def test_noise_is_shared_or_each_frames_own():
+    def correlation(noise):
+        a, b = noise[:, :, 0].flatten(), noise[:, :, 1].flatten()
+        return float((a * b).mean())
+
+    shape = (40, 1, 2, 12, 12)
+    assert correlation(arms.Draws(0, 0).noise(shape)) == pytest.approx(0.8, abs=0.05)
+    own = arms.OwnNoise(arms.Draws(0, 0)).noise(shape)
+    assert correlation(own) == pytest.approx(0, abs=0.05)
+    assert float(own.std()) == pytest.approx(1, abs=0.02)
+    shared, independent = (
+        arms.Training(
+            SETTING, BY_NAME, parts_of(SETTING, BY_NAME, 0.0), unet_of(SETTING, BY_NAME), 0, of
+        )
+        for of in (True, False)
+    )
+    model = shared.unet
+    expected = shared.loss(range(1))(model, arms.OwnNoise(arms.Draws(0, 0))).item()
+    assert independent.loss(range(1))(model, arms.Draws(0, 0)).item() == expected
+    assert shared.loss(range(1))(model, arms.Draws(0, 0)).item() != expected
 
 
 def test_samples_follow_what_is_asked_for():

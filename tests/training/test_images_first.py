@@ -65,7 +65,7 @@ def test_a_run_that_was_stopped_goes_on_and_says_what_it_found(tmp_path, monkeyp
     assert len(done) == len(set(done))  # nothing twice
     images = [job for job in done if job.arm == "images"]
     assert len(images) == 4  # two seeds, by name and by embedding
-    rates = [job.lr for job in done if job[:3] == ("joint", "name", 1)]
+    rates = [job.lr for job in done if job[:3] == ("joint", "name", 3)]
     assert rates == [1e-3, 3e-4]
     assert Job("still", "embedding", 0, 0.0) in done
     found = json.loads((tmp_path / "results.json").read_text())
