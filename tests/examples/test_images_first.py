@@ -67,12 +67,13 @@ def test_all_arms_have_the_operations_of_images_and_joint_batches(arm):
     assert record["curve"][-1]["seen"] > 0 < record["curve"][-1]["unseen"]
 
 
-def test_attention_is_counted():
-    """Twice the heads: the products of attention, and projections, twice."""
+@pytest.mark.parametrize("bias", [True, False])
+def test_attention_is_counted(bias):
+    """By the heads, with a bias and by the fused kernel that runs without one."""
     (part,) = parts_of(SETTING, BY_NAME, 0.0)
 
     def operations(**settings):
-        unet = unet_of(SETTING, BY_NAME, settings)
+        unet = unet_of(SETTING, BY_NAME, {"attn_pos_bias": bias, **settings})
         return arms.Training(SETTING, BY_NAME, [part], unet, 0).operations()
 
     none, four, eight = (
