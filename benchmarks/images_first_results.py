@@ -182,7 +182,7 @@ def plot(curves: Mapping[str, Curves], path: Path) -> None:
 
 
 def sheet(rows: Mapping[str, Clips], which: Mapping[str, range], path: Path) -> None:
-    """A contact sheet: for each row clips of two names of each half, frame by frame."""
+    """A contact sheet: a row for each, with a clip of the first and the last name of each half."""
     mpl.use("agg")
     figure, axes = plt.subplots(
         len(rows), len(HALVES), figsize=(11, 0.8 * len(rows)), layout="constrained"
@@ -191,10 +191,10 @@ def sheet(rows: Mapping[str, Clips], which: Mapping[str, range], path: Path) -> 
         axis.set_title(f"names {half} moving", fontsize="small")
     for (title, clips), row in zip(rows.items(), axes, strict=True):
         for half, axis in zip(which.values(), row, strict=True):
-            strips = [
-                torch.cat(list(F.pad(clips.of([name]).videos[0].mean(0), (1, 1, 1, 1))), -1)
-                for name in half[-2:]
-            ]
+            some = clips.of(half)
+            places = some.names.sort(stable=True).indices[[0, -1]]
+            pictures = F.pad(some.videos[places].mean(1), (1, 1, 1, 1))  # 2 f h w
+            strips = [torch.cat(list(frames), -1) for frames in pictures]
             axis.imshow(torch.cat(strips).numpy(), cmap="gray", vmin=-1, vmax=1)
             axis.set_xticks([])
             axis.set_yticks([])
