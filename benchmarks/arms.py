@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 import torch
 from accelerate import Accelerator
 from batch import Batch
-from building import Encoders
+from building import SMALL, Encoders
 from clips import named
 from diffusers import DDPMScheduler
 from diffusion import SCHEDULE, averaged, optimizer_for, sample
@@ -33,7 +33,7 @@ from benchmarks.measure import work
 from make_a_video_pytorch import SpaceTimeUnet, spatial_parameters, temporal_parameters
 from make_a_video_pytorch.guidance import guide
 
-ALONE = Encoders(None, None)
+PLAIN = Encoders(None, None)  # of pixels, and no texts
 
 
 class Setting(NamedTuple):
@@ -93,6 +93,10 @@ ABLATIONS = {
     "own-noise": Arm("joint, noise of each frame its own", joint=0.5, shared_noise=False),
 }  # fmt: skip
 ALL = {**ARMS, **ABLATIONS}
+# each with what the U-Net of it is set to: that of all arms, and those of some ablations
+IMAGE_PHASES = {"images": None} | {
+    f"{name}-images": arm.settings for name, arm in ABLATIONS.items() if arm.settings
+}
 
 
 class Trained(NamedTuple):
@@ -143,12 +147,10 @@ def unet_of(
 ) -> SpaceTimeUnet:
     """The U-Net of the first training (examples/train.py), but for some `settings`."""
     arguments = {
-        "dim": setting.dim, "channels": setting.domain.channels, "cond_dim": conditioning.dim,
-        "dim_mult": (1, 2), "self_attns": (False, True), "temporal_compression": (False, False),
-        "resnet_block_depths": (1, 1), "attn_dim_head": 32, "attn_heads": 4,
-        "condition_on_fps": False,
+        **SMALL, "dim": setting.dim, "channels": setting.domain.channels,
+        "cond_dim": conditioning.dim, "condition_on_fps": False, **(settings or {}),
     }  # fmt: skip
-    return SpaceTimeUnet(**{**arguments, **(settings or {})})
+    return SpaceTimeUnet(**arguments)
 
 
 @torch.no_grad()
@@ -238,11 +240,12 @@ class Training:
                                   seed=self.seed, workers=0))
             for part in self.parts
         ]  # fmt: skip
-        loss = partial(loss_of, self.unet, ALONE, self.scheduler, following, self.device)
+        loss = partial(loss_of, self.unet, PLAIN, self.scheduler, following, self.device)
         if self.shared_noise:
             return loss
         return lambda model, draws: loss(model, OwnNoise(draws))
 
+    @cached_property
     def operations(self) -> int:
         """Floating point operations of a step.
 
@@ -261,7 +264,7 @@ class Training:
         for name, which in halves(known).items():
             clips = self.conditioning.of(known.clips(which, held_out=True))
             losses = held_out_losses(
-                self.ema.module, ALONE, self.scheduler, clips, self.accelerator,
+                self.ema.module, PLAIN, self.scheduler, clips, self.accelerator,
                 frames=self.setting.frames, device=self.device,
             )  # fmt: skip
             found[name] = fmean(losses.values())
@@ -269,7 +272,7 @@ class Training:
 
     def run(self, steps: int, lr: float, spent: float = 0.0) -> dict[str, object]:
         """Train; what is told of it counts operations on from those that are `spent`."""
-        a_step, looking = self.operations(), 0.0
+        a_step, looking = self.operations, 0.0
         clips = sum(part.count for part in self.parts if part.frames > 1)
         looks = {round(steps * (n + 1) / self.setting.looks) for n in range(self.setting.looks)}
         curve: list[dict[str, float]] = []
@@ -323,7 +326,7 @@ def operations_of(
 ) -> int:
     """Operations of a step with such a share of images."""
     parts = parts_of(setting, conditioning, images)
-    return Training(setting, conditioning, parts, unet, 0).operations()
+    return Training(setting, conditioning, parts, unet, 0).operations
 
 
 def train_arm(
@@ -353,7 +356,7 @@ def train_arm(
         parameter.requires_grad_(name not in kept and parameter not in spatial)
     parts = parts_of(setting, conditioning, arm.joint, arm.named_clips)
     training = Training(setting, conditioning, parts, unet, seed, arm.shared_noise)
-    steps = round((total - spent) / training.operations())
+    steps = round((total - spent) / training.operations)
     return Trained(training.ema.module, training.run(steps, lr, spent))
 
 

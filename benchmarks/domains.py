@@ -19,6 +19,8 @@ from errors import DataError
 from loading import Source
 from torch import Generator
 
+HALVES = ("seen", "unseen")
+
 
 class Domain(Protocol):
     """Clips of some names, from 0 on."""
@@ -94,4 +96,4 @@ def domain(data: str, size: int, frames: int) -> Domain:
 def halves(of: Domain) -> dict[str, range]:
     """The names that are seen moving, and those that are not, but in pictures only."""
     middle = of.names // 2
-    return {"seen": range(middle), "unseen": range(middle, of.names)}
+    return dict(zip(HALVES, (range(middle), range(middle, of.names)), strict=True))

@@ -5,7 +5,8 @@
 Pictures of all ten digits have names; clips, of 0 to 4 only, have none. Each arm is trained with
 the same operations, on three seeds, at the highest learning rate that is best on a fourth, and
 asked for clips of all ten digits. What is done lies in --out, and is not done again: a run that
-was stopped goes on. At the end docs/images-first.md is written, of what there is.
+was stopped goes on. At the end its tables (results.md, results.json), curves.png and sheet.png are
+written there.
 """
 
 from __future__ import annotations
@@ -26,16 +27,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 import torch
+from cache import write
 from embedding import Embedding, learned
-from judges import Judges, judges_of
+from judges import Judges, kept_judges
 from measures import DISPLACEMENT, FRECHET, JERK, NEAREST, OFF_PATH, RIGHT, SAME, SPEED
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.arms import (
     ALL,
     ARMS,
+    IMAGE_PHASES,
     Conditioning,
     Setting,
     samples,
@@ -56,7 +59,6 @@ from benchmarks.images_first_results import (
 IMAGE_RATE = 2e-3  # that of examples/train.py
 RATES = {True: (1e-3, 3e-4), False: (2e-3, 1e-3)}  # after images, and from scratch
 CONDITIONS = ("name", "embedding")
-IMAGES = "images"
 CHOOSING = 3  # the seed on which rates are chosen
 
 
@@ -76,8 +78,8 @@ class Job(NamedTuple):
 
 def images_of(job: Job) -> Job:
     """The image phase that an arm goes on from."""
-    own = f"{job.arm}-{IMAGES}" if ALL[job.arm].settings else IMAGES
-    return Job(own, job.condition, job.seed, IMAGE_RATE)
+    own = f"{job.arm}-images"
+    return job._replace(arm=own if own in IMAGE_PHASES else "images", lr=IMAGE_RATE)
 
 
 class Files:
@@ -92,14 +94,11 @@ class Files:
         return (self.out / f"{name}.json").exists()
 
     def save(self, name: str, tensors: dict[str, Tensor], record: dict[str, object]) -> None:
-        """Keep tensors and what is told of them."""
-        for kind, write in (
-            ("safetensors", lambda path: save_file(tensors, path)),
-            ("json", lambda path: path.write_text(json.dumps(record), encoding="utf-8")),
-        ):
-            unfinished = self.out / f"{name}.{os.getpid()}"
-            write(unfinished)
-            unfinished.replace(self.out / f"{name}.{kind}")
+        """Keep tensors and what is told of them, which is written last."""
+        write(self.out / f"{name}.safetensors", tensors)
+        unfinished = self.out / f"{name}.{os.getpid()}"
+        unfinished.write_text(json.dumps(record), encoding="utf-8")
+        unfinished.replace(self.out / f"{name}.json")
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of this name."""
@@ -110,8 +109,8 @@ class Files:
         return json.loads((self.out / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def prepare(setting: Setting, files: Files) -> None:
-    """Judges and embedding, once for all arms.
+def prepare(setting: Setting, files: Files) -> Judges:
+    """The judges; they and the embedding are made once for all arms.
 
     Raises:
         ValueError: if what is done is of another setting.
@@ -126,20 +125,11 @@ def prepare(setting: Setting, files: Files) -> None:
             )
     known, steps = setting.domain, setting.judge_steps
     source = known.clips(range(known.names))
-    if not files.has("judges"):
-        judging = judges_of(source, known.channels, setting.frames, known.names, steps)
-        files.save("judges", judging.state_dict(), {})
     if not files.has("embedding"):
         embedding = learned(source, known.channels, known.names, steps=steps)
         files.save("embedding", embedding.state_dict(), {})
-
-
-def judges(setting: Setting, files: Files) -> Judges:
-    """Those that `prepare` taught."""
-    known = setting.domain
-    found = Judges(known.channels, setting.frames, known.names)
-    found.load_state_dict(files.tensors("judges"))
-    return found.eval().requires_grad_(False)
+    kept = files.out / "judges.safetensors"
+    return kept_judges(kept, source, known.channels, setting.frames, known.names, steps)
 
 
 def conditioning_of(setting: Setting, files: Files, job: Job) -> Conditioning:
@@ -158,9 +148,8 @@ def run(setting: Setting, out: Path, job: Job, each: int) -> None:
     files = Files(out)
     conditioning = conditioning_of(setting, files, job)
     with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):  # the bars of many at once
-        if job.arm.endswith(IMAGES):
-            of = ALL.get(job.arm.removesuffix(f"-{IMAGES}"))
-            settings = None if of is None else of.settings
+        if job.arm in IMAGE_PHASES:
+            settings = IMAGE_PHASES[job.arm]
             unet, record = train_images(setting, conditioning, job.seed, job.lr, settings)
             files.save(job.name, unet.state_dict(), record)
             return
@@ -221,8 +210,7 @@ def compare(
         processes: trainings at once.
     """
     files = Files(out)
-    prepare(setting, files)
-    ruler = Ruler(setting, judges(setting, files))
+    ruler = Ruler(setting, prepare(setting, files))
     images = [
         images_of(Job(*pair, seed, 0.0))
         for seed in (CHOOSING, *range(seeds))
@@ -240,10 +228,10 @@ def compare(
         done[pair] = [jobs[0]._replace(seed=seed) for seed in range(seeds)]
     by_seed = [job for jobs in zip(*done.values(), strict=True) for job in jobs]
     in_processes(setting, out, by_seed, each, processes)
-    write(setting, files, ruler, done, each * seeds)
+    report(setting, files, ruler, done, each * seeds)
 
 
-def write(
+def report(
     setting: Setting,
     files: Files,
     ruler: Ruler,

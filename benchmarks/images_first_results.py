@@ -19,10 +19,9 @@ from measures import FRECHET, NEAREST, frechet, measured, nearest, standard_erro
 from torch import Generator, Tensor
 
 from benchmarks.arms import Setting
-from benchmarks.domains import halves
+from benchmarks.domains import HALVES, halves
 
 REAL = 2000  # clips that samples are compared with
-HALVES = ("seen", "unseen")
 Curves = Sequence[Sequence[Mapping[str, float]]]  # of each seed, at each look
 
 
@@ -145,15 +144,15 @@ def costs(records: Mapping[str, Sequence[Mapping[str, object]]]) -> str:
         "|---" * 8 + "|",
     ]
     for name, seeds in records.items():
-
-        def mean(key: str, seeds: Sequence[Mapping[str, object]] = seeds) -> float:
-            return fmean(record[key] for record in seeds)
-
+        lr, steps, operations, clips, seconds = (
+            fmean(record[key] for record in seeds)
+            for key in ("lr", "steps", "operations", "clips", "seconds")
+        )
         last = [record["curve"][-1] for record in seeds if record["curve"]]
         losses = [f"{fmean(at[half] for at in last):.3f}" if last else "" for half in HALVES]
         numbers = [
-            f"{mean('lr'):g}", f"{mean('steps'):.0f}", f"{mean('operations') / 1e12:.2f}",
-            f"{mean('clips'):.0f}", f"{mean('seconds') / 60:.1f}", *losses,
+            f"{lr:g}", f"{steps:.0f}", f"{operations / 1e12:.2f}", f"{clips:.0f}",
+            f"{seconds / 60:.1f}", *losses,
         ]  # fmt: skip
         lines.append(f"| {name} | {' | '.join(numbers)} |")
     return "\n".join(lines)

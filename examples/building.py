@@ -24,6 +24,15 @@ from torch import Tensor
 from make_a_video_pytorch import SpaceTimeUnet
 from make_a_video_pytorch.guidance import drop_conditions
 
+SMALL = {  # a U-Net for pictures of a few pixels
+    "dim_mult": (1, 2),
+    "self_attns": (False, True),
+    "temporal_compression": (False, False),
+    "resnet_block_depths": (1, 1),
+    "attn_dim_head": 32,
+    "attn_heads": 4,
+}
+
 
 class Encoders(NamedTuple):
     """What texts and pictures are encoded by, if they are."""
@@ -71,14 +80,7 @@ def new_unet(args: argparse.Namespace, asked: dict[str, object]) -> SpaceTimeUne
     """A U-Net of the arguments of `--config`, or of this script."""
     arguments = {"condition_on_fps": True, **asked, "dim": args.dim}
     if args.config is None:
-        arguments |= {
-            "dim_mult": (1, 2),
-            "self_attns": (False, True),
-            "temporal_compression": (False, False),
-            "resnet_block_depths": (1, 1),
-            "attn_dim_head": 32,
-            "attn_heads": 4,
-        }
+        arguments |= SMALL
     else:
         arguments |= read_config(args.config)
     try:

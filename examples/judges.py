@@ -88,16 +88,27 @@ def judges_of(source: Source, channels: int, frames: int, names: int, steps: int
     return found.eval()
 
 
+def kept_judges(
+    path: Path, source: Source, channels: int, frames: int, names: int, steps: int
+) -> Judges:
+    """The judges in this file; if there is none, it is written by those that `source` teaches.
+
+    Raises:
+        DataError: if it cannot be written.
+    """
+    if not path.exists():
+        write(path, judges_of(source, channels, frames, names, steps).state_dict())
+    found = Judges(channels, frames, names)
+    found.load_state_dict(load_file(path))
+    return found.eval().requires_grad_(False)
+
+
 def judges_of_digits(size: int, frames: int, folder: Path) -> Judges:
     """Judges of moving digits, which are kept in a folder.
 
     Raises:
         DataError: if they cannot be.
     """
-    kept = folder / f"judges-{size}-{frames}-{STEPS}.safetensors"
     digits = MovingDigits(size)
-    if not kept.exists():
-        write(kept, judges_of(digits, digits.channels, frames, digits.cond_dim, STEPS).state_dict())
-    found = Judges(digits.channels, frames, digits.cond_dim)
-    found.load_state_dict(load_file(kept))
-    return found.eval().requires_grad_(False)
+    path = folder / f"judges-{size}-{frames}-{STEPS}.safetensors"
+    return kept_judges(path, digits, digits.channels, frames, digits.cond_dim, STEPS)

@@ -7,6 +7,7 @@ import torch
 from clips import MovingDigits
 from embedding import Embedding
 from errors import DataError
+from judges import judges_of
 from torch import Generator
 
 from benchmarks import arms, images_first, images_first_results
@@ -74,18 +75,18 @@ def test_attention_is_counted(bias):
 
     def operations(**settings):
         unet = unet_of(SETTING, BY_NAME, {"attn_pos_bias": bias, **settings})
-        return arms.Training(SETTING, BY_NAME, [part], unet, 0).operations()
+        return arms.Training(SETTING, BY_NAME, [part], unet, 0).operations
 
-    none, four, eight = (
+    one, four, seven = (
         operations(**settings)
         for settings in ({"attn_heads": 1}, {"attn_heads": 4}, {"attn_heads": 7})
     )
     # linear in the heads, but for the networks of position biases, so that heads alone count
-    assert eight - four == pytest.approx(four - none, rel=1e-2)
+    assert seven - four == pytest.approx(four - one, rel=1e-2)
     pixels, frames, dim_head, batch = 36, 4, 32, 2
     attentions = 3  # down, middle, up: over pixels of each frame, and over frames at each pixel
     products = attentions * 2 * (frames * pixels**2 + pixels * frames**2) * dim_head * 2 * batch
-    assert four - none > 3 * 3 * products  # three heads; forward and twice that backward
+    assert four - one > 3 * 3 * products  # three heads; forward and twice that backward
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,6 @@ def test_time_that_is_random_at_first_is_no_identity():
     unet = unet_of(SETTING, BY_NAME)
     video, timestep = torch.randn(2, 1, 4, 12, 12), torch.tensor(5)
     assert torch.equal(unet(video, timestep), unet(video, timestep, enable_time=False))
-    spatial = [parameter.clone() for parameter in spatial_parameters(unet)]
     torch.nn.init.normal_(unet.conv_out.spatial_conv.weight)
     spatial = [parameter.clone() for parameter in spatial_parameters(unet)]
     arms.randomize_time(unet)
@@ -192,9 +192,8 @@ def test_anchors_are_what_they_are_called():
             assert ours == theirs
 
 
-def test_a_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_file_is_there_whole_or_not_at_all(tmp_path):
     files = Files(tmp_path)
-    monkeypatch.setattr(images_first, "save_file", lambda tensors, path: path.write_bytes(b"h"))
     with pytest.raises(TypeError):
         files.save("x", {}, {"not": object()})
     assert not files.has("x")
@@ -212,7 +211,7 @@ def test_what_is_done_in_another_setting_is_not_gone_on_with(tmp_path):
 
 def test_the_score_is_lower_for_what_is_nearer_to_real_clips():
     source = MovingDigits(12)
-    judging = images_first.judges_of(source, 1, 4, 10, 40)
+    judging = judges_of(source, 1, 4, 10, 40)
     ruler = images_first_results.Ruler(SETTING, judging)
     real, independent, *_ = images_first_results.anchors(SETTING, 60).values()
     assert ruler.score(real) < ruler.score(independent)
