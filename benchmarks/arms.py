@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
@@ -59,6 +59,9 @@ class Setting(NamedTuple):
         return domain(self.data, self.size, self.frames)
 
 
+CONDITIONS = ("name", "embedding")
+
+
 class Arm(NamedTuple):
     """What comes after the images, if those come first."""
 
@@ -72,10 +75,13 @@ class Arm(NamedTuple):
     settings: Mapping[str, object] | None = None  # of the U-Net, of images too
     kept: str = ""  # parameters with this in their names are not trained
     shared_noise: bool = True  # frames of a clip share most of it
+    conditions: Sequence[str] = CONDITIONS  # which it is compared with
 
 
 ARMS = {
-    "clips-alone": Arm("clips alone, named", images_first=False, named_clips=True),
+    "clips-alone": Arm(
+        "clips alone, named", images_first=False, named_clips=True, conditions=("name",)
+    ),
     "all": Arm("images, then clips, all parameters"),
     "frozen": Arm("images, then clips, spatial parameters frozen", frozen=True),
     "joint": Arm("images, then joint batches", joint=0.5),

@@ -38,6 +38,7 @@ from tqdm import tqdm
 from benchmarks.arms import (
     ALL,
     ARMS,
+    CONDITIONS,
     IMAGE_PHASES,
     Conditioning,
     Setting,
@@ -58,7 +59,6 @@ from benchmarks.images_first_results import (
 
 IMAGE_RATE = 2e-3  # that of examples/train.py
 RATES = {True: (1e-3, 3e-4), False: (2e-3, 1e-3)}  # after images, and from scratch
-CONDITIONS = ("name", "embedding")
 CHOOSING = 3  # the seed on which rates are chosen
 
 
@@ -205,7 +205,7 @@ def compare(
         setting: what all arms share.
         out: folder of what is done.
         pairs: arms, and what they are conditioned on.
-        seeds: how many, at most three; rates are chosen on a fourth.
+        seeds: how many, at most three; with none, rates are chosen on the fourth, and no more.
         each: samples of each name and seed.
         processes: trainings at once.
     """
@@ -221,6 +221,10 @@ def compare(
     tried = {pair: [Job(*pair, CHOOSING, lr) for lr in rate(pair[0])] for pair in pairs}
     choosing = [job for jobs in tried.values() for job in jobs if len(jobs) > 1]
     in_processes(setting, out, choosing, each, processes)
+    if choosing:
+        report(setting, files, ruler, {by_rate(job): [job] for job in choosing}, each, "rates")
+    if not seeds:
+        return
     done = {}
     for pair, jobs in tried.items():
         if len(jobs) > 1:
@@ -228,35 +232,50 @@ def compare(
         done[pair] = [jobs[0]._replace(seed=seed) for seed in range(seeds)]
     by_seed = [job for jobs in zip(*done.values(), strict=True) for job in jobs]
     in_processes(setting, out, by_seed, each, processes)
-    report(setting, files, ruler, done, each * seeds)
+    rows = {f"{ALL[arm].title} ({told})": jobs for (arm, told), jobs in done.items()}
+    report(setting, files, ruler, rows, each * seeds, "results")
+
+
+def by_rate(job: Job) -> str:
+    """What a job is called among those of other rates."""
+    return f"{ALL[job.arm].title} ({job.condition}), {job.lr:g}"
 
 
 def report(
     setting: Setting,
     files: Files,
     ruler: Ruler,
-    done: Mapping[tuple[str, str], Sequence[Job]],
+    rows: Mapping[str, Sequence[Job]],
     each: int,
+    name: str,
 ) -> None:
-    """Measure what is done, beside anchors of as many clips; write tables, plots and a sheet."""
+    """Measure what is done, beside anchors of as many clips; write tables, plots and a sheet.
+
+    Args:
+        setting: what all arms share.
+        files: of what is done.
+        ruler: what it is measured with.
+        rows: the jobs of each seed, by their title.
+        each: samples of each name in a row.
+        name: what the files that are written are called.
+    """
     clips = anchors(setting, each * setting.domain.names // 2)
-    records, curves = {}, {}
-    for (arm, condition), jobs in done.items():
-        name = f"{ALL[arm].title} ({condition})"
-        clips[name] = sampled(files, jobs)
-        records[name] = [{"lr": job.lr, **files.record(job.name)} for job in jobs]
-        if ALL[arm].clips:
-            curves[name] = [record["curve"] for record in records[name]]
-    measures = {name: ruler.measures(of) for name, of in clips.items()}
+    records = {
+        title: [{"lr": job.lr, **files.record(job.name)} for job in jobs]
+        for title, jobs in rows.items()
+    }
+    clips |= {title: sampled(files, jobs) for title, jobs in rows.items()}
+    measures = {title: ruler.measures(of) for title, of in clips.items()}
     parts = [costs(records)]
     for shown in ([RIGHT, SAME, FRECHET], [SPEED, JERK, DISPLACEMENT, OFF_PATH, NEAREST]):
         for half in halves(setting.domain):
-            rows = {name: numbers[half] for name, numbers in measures.items()}
-            parts.append(f"Names {half} moving:\n\n{table(rows, shown)}")
-    (files.out / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    (files.out / "results.json").write_text(json.dumps(measures), encoding="utf-8")
-    plot(curves, files.out / "curves.png")
-    sheet(clips, halves(setting.domain), files.out / "sheet.png")
+            numbers = {title: of[half] for title, of in measures.items()}
+            parts.append(f"Names {half} moving:\n\n{table(numbers, shown)}")
+    (files.out / f"{name}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    (files.out / f"{name}.json").write_text(json.dumps(measures), encoding="utf-8")
+    curves = {title: [record["curve"] for record in of] for title, of in records.items()}
+    plot({title: of for title, of in curves.items() if of[0]}, files.out / f"{name}-curves.png")
+    sheet(clips, halves(setting.domain), files.out / f"{name}-sheet.png")
     print("\n\n".join(parts))
 
 
@@ -269,7 +288,7 @@ def parser() -> argparse.ArgumentParser:
     add("--out", type=Path, default=Path("runs/images-first"), help="where what is done is kept")
     add("--arms", nargs="+", choices=ALL, default=list(ARMS), help="which are compared")
     add("--conditions", nargs="+", choices=CONDITIONS, default=CONDITIONS, help="told by which")
-    add("--seeds", type=int, choices=range(1, CHOOSING + 1), default=3, help="(default: 3)")
+    add("--seeds", type=int, choices=range(CHOOSING + 1), default=3, help="(default: 3)")
     add("--each", type=int, default=20, help="samples of each name and seed (default: 20)")
     add("--processes", type=int, default=os.cpu_count(), help="trainings at once, a thread each")
     for name, default in Setting()._asdict().items():
@@ -282,7 +301,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Compare."""
     args = parser().parse_args(arguments)
     setting = Setting(**{name: getattr(args, name) for name in Setting._fields})
-    pairs = [(arm, condition) for condition in args.conditions for arm in args.arms]
+    pairs = [
+        (arm, condition)
+        for condition in args.conditions
+        for arm in args.arms
+        if condition in ALL[arm].conditions
+    ]
     compare(setting, args.out, pairs, args.seeds, args.each, args.processes)
 
 

@@ -8,8 +8,8 @@ import measures
 import pytest
 
 from benchmarks import images_first
-from benchmarks.arms import ARMS, Setting
-from benchmarks.images_first import CONDITIONS, Files, Job
+from benchmarks.arms import ARMS, CONDITIONS, Setting
+from benchmarks.images_first import Files, Job
 
 
 def test_a_short_comparison_finds_what_is_real(tmp_path):
@@ -32,8 +32,9 @@ def test_a_short_comparison_finds_what_is_real(tmp_path):
         for name in (measures.SPEED, measures.JERK, measures.OFF_PATH, measures.FRECHET):
             assert real[half][name][0] < independent[half][name][0] / 2
         assert real[half][measures.SAME][0] > independent[half][measures.SAME][0]
-    for name in ("results.md", "curves.png", "sheet.png"):
-        assert (tmp_path / name).stat().st_size > 0
+    for name in ("results", "rates"):
+        for end in (".md", "-curves.png", "-sheet.png"):
+            assert (tmp_path / f"{name}{end}").stat().st_size > 0
 
 
 def test_a_run_that_was_stopped_goes_on_and_says_what_it_found(tmp_path, monkeypatch):
@@ -72,4 +73,9 @@ def test_a_run_that_was_stopped_goes_on_and_says_what_it_found(tmp_path, monkeyp
     assert list(found) == [
         "held-out real clips", "independent frames", "shuffled clips", "a still clip",
         *(f"{ARMS[arm].title} ({condition})" for arm, condition in pairs),
+    ]  # fmt: skip
+    of_rates = json.loads((tmp_path / "rates.json").read_text())
+    assert list(of_rates)[4:] == [
+        f"{ARMS['joint'].title} ({condition}), {lr:g}"
+        for condition in CONDITIONS for lr in (1e-3, 3e-4)
     ]  # fmt: skip
