@@ -34,6 +34,7 @@ from make_a_video_pytorch import SpaceTimeUnet, spatial_parameters, temporal_par
 from make_a_video_pytorch.guidance import guide
 
 PLAIN = Encoders(None, None)  # of pixels, and no texts
+Led = Callable[[nn.Module, float], Callable[..., Tensor]]  # a U-Net and a scale -> what to sample
 
 
 class Setting(NamedTuple):
@@ -129,10 +130,11 @@ class Conditioning:
     Args:
         names: how many there are.
         embedding: of a picture; without it, a condition is a name.
+        spread: of the embeddings that samples follow, see `Embedding.likely`.
     """
 
-    def __init__(self, names: int, embedding: Embedding | None = None) -> None:
-        self.names, self.embedding = names, embedding
+    def __init__(self, names: int, embedding: Embedding | None = None, spread: float = 1.0) -> None:
+        self.names, self.embedding, self.spread = names, embedding, spread
         self.dim = names if embedding is None else embedding.dim
 
     def of(self, source: Source, known: bool = True) -> Source:
@@ -145,7 +147,7 @@ class Conditioning:
         """The conditions that samples of these names (b) follow."""
         if self.embedding is None:
             return named(names, self.names)
-        return self.embedding.likely(names, generator)
+        return self.embedding.likely(names, generator, self.spread)
 
 
 def unet_of(
@@ -374,15 +376,16 @@ def samples(
     asked: Tensor,
     seed: int,
     shared_noise: bool = True,
+    led: Led = guide,
 ) -> Tensor:
-    """Clips (b c f h w) of the names that are `asked` for (b)."""
+    """Clips (b c f h w) of the names that are `asked` for (b), with guidance as it is `led`."""
     generator = Generator().manual_seed(90_000 + seed)
     unet.to(setting.device).eval()
     made = []
     for some in asked.split(50):
         cond = conditioning.asked(some, generator).to(setting.device)
         shape = (len(some), unet.channels, setting.frames, setting.size, setting.size)
-        model = partial(guide(unet, setting.guidance), cond=cond)
+        model = partial(led(unet, setting.guidance), cond=cond)
         noise = (noise_of if shared_noise else independent)(shape, generator)
         made.append(sample(model, noise, setting.sampling_steps, setting.device, shown=False))
     return torch.cat(made)

@@ -33,6 +33,15 @@ def test_the_prior_has_the_moments_of_each_name(embedding):
     torch.testing.assert_close(torch.cov(drawn.T), torch.cov(embedded.T), atol=1.5, rtol=0.3)
 
 
+def test_a_smaller_spread_is_nearer_to_the_mean(embedding):
+    names = torch.tensor([4, 9])
+    means = embedding.means[names]
+    drawn = embedding.likely(names, Generator().manual_seed(5))
+    half = embedding.likely(names, Generator().manual_seed(5), spread=0.5)
+    torch.testing.assert_close(half, (drawn + means) / 2)
+    assert torch.equal(embedding.likely(names, Generator(), spread=0), means)
+
+
 def test_what_is_drawn_for_a_name_is_seen_as_that_name(embedding):
     names = torch.arange(10).repeat(30)
     drawn = embedding.likely(names, Generator().manual_seed(3))

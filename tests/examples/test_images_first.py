@@ -10,12 +10,13 @@ from errors import DataError
 from judges import judges_of
 from torch import Generator
 
-from benchmarks import arms, images_first, images_first_results
+from benchmarks import arms, images_first, images_first_results, images_first_sampling
 from benchmarks.arms import ABLATIONS, ARMS, Conditioning, Setting, parts_of, unet_of
 from benchmarks.domains import Folders, halves
 from benchmarks.images_first import Files, Job
 from make_a_video_pytorch import spatial_parameters, temporal_parameters
 from tests.examples.media import write_pictures
+from tests.zoo import randomize
 
 SETTING = Setting(
     size=12, frames=4, dim=4, steps_images=2, steps_joint=3, batch_images=6, batch_video=2,
@@ -269,3 +270,38 @@ def test_one_name_is_too_few_and_so_are_short_videos(folders):
         Folders(folders, 12, 3)
     with pytest.raises(DataError, match="must have a folder of videos for each of two names"):
         Folders(folders / "a", 12, 3)
+
+
+def test_by_frames_a_condition_leads_to_where_it_leads_images():
+    unet = randomize(unet_of(SETTING, BY_NAME))
+    clips, names = torch.randn(2, 1, 4, 12, 12), BY_NAME.asked(torch.tensor([3, 8]), Generator())
+    led = images_first_sampling.led_by_frames(unet, 2.5)(clips, torch.tensor(300), cond=names)
+    plain = unet(clips, 300, cond=names)
+    for frame in range(4):
+        told, untold = (unet(clips[:, :, frame], 300, cond=cond) for cond in (names, 0 * names))
+        expected = plain[:, :, frame] + 1.5 * (told - untold)
+        torch.testing.assert_close(led[:, :, frame], expected, atol=1e-5, rtol=1e-5)
+    assert (led - plain).abs().mean() > 1e-3
+
+
+@pytest.mark.parametrize("condition", ["name", "embedding"])
+def test_ways_of_sampling_are_compared_on_what_was_trained(
+    condition, tmp_path, monkeypatch, capsys
+):
+    files, job = Files(tmp_path), Job("joint", condition, 1, 1e-3)
+    images_first.prepare(SETTING, files)
+    for of in (images_first.images_of(job), job):
+        images_first.run(SETTING, tmp_path, of, each=1)
+    way = images_first_sampling.Way(SETTING.guidance)
+    again = images_first_sampling.sampled(SETTING, files, [job, job], way, each=1)
+    kept = images_first.sampled(files, [job, job])
+    torch.testing.assert_close(again.videos, kept.videos, atol=1 / 255, rtol=0)  # of bytes
+    assert torch.equal(again.names, kept.names)
+
+    some = images_first_sampling.ways(condition)[-2:]
+    monkeypatch.setattr(images_first_sampling, "ways", lambda condition: some)
+    options = ["--condition", condition, "--seeds", "1", "--each", "2"]
+    images_first_sampling.main(["--out", str(tmp_path), *options])
+    written = (tmp_path / f"sampling-joint-{condition}.md").read_text()
+    assert capsys.readouterr().out == written
+    assert all(written.count(f"| {way.title} |") == 2 for way in some)  # of each half

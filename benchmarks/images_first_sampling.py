@@ -1,0 +1,120 @@
+"""How samples of what `images_first.py` trained are best led: guidance, and what stands for a name.
+
+    python benchmarks/images_first_sampling.py --arm joint --condition embedding --lr 1e-3
+
+Its tables are written into --out, as sampling-<arm>-<condition>.md. What is sampled is not kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+
+import torch
+from measures import DISPLACEMENT, FRECHET, JERK, RIGHT, SAME, SPEED
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from benchmarks.arms import ALL, CONDITIONS, Conditioning, Led, Setting, samples, unet_of
+from benchmarks.domains import halves
+from benchmarks.images_first import Files, Job, conditioning_of, prepare
+from benchmarks.images_first_results import Clips, Ruler, table
+from make_a_video_pytorch.guidance import guide
+
+SHOWN = (RIGHT, SAME, SPEED, JERK, DISPLACEMENT, FRECHET)
+
+
+class Way(NamedTuple):
+    """Of sampling."""
+
+    guidance: float
+    spread: float = 1.0  # of embeddings
+    led: Led = guide
+
+    @property
+    def title(self) -> str:
+        """Of its row."""
+        by_frames = ", by frames alone" if self.led is led_by_frames else ""
+        return f"guidance {self.guidance:g}{by_frames}, spread {self.spread:g}"
+
+
+def led_by_frames(unet: nn.Module, scale: float) -> Callable[..., Tensor]:
+    """As `guide`, but that a condition leads a clip to where it leads its frames, each alone."""
+
+    def led(x: Tensor, timestep: Tensor, *, cond: Tensor) -> Tensor:
+        both = torch.cat((cond, torch.zeros_like(cond)))
+        alone = unet(torch.cat((x, x)), timestep, cond=both, enable_time=False)
+        told, untold = alone.chunk(2)
+        return unet(x, timestep, cond=cond) + (scale - 1) * (told - untold)
+
+    return led
+
+
+def ways(condition: str) -> list[Way]:
+    """Which are tried."""
+    if condition == "name":
+        return [Way(scale) for scale in (1.0, 1.5, 2.0, 3.0)] + [
+            Way(scale, led=led_by_frames) for scale in (1.5, 2.0, 3.0)
+        ]
+    return [Way(scale, spread) for spread in (1.0, 0.5, 0.0) for scale in (1.0, 1.5, 2.0, 3.0)]
+
+
+def sampled(setting: Setting, files: Files, jobs: list[Job], way: Way, each: int) -> Clips:
+    """Samples of all jobs, so many of each name and job."""
+    asked = torch.arange(setting.domain.names).repeat(each)
+    videos = []
+    for job in jobs:
+        known = conditioning_of(setting, files, job)
+        conditioning = Conditioning(known.names, known.embedding, way.spread)
+        unet = unet_of(setting, conditioning, ALL[job.arm].settings)
+        unet.load_state_dict(files.tensors(f"{job.name}-unet"))
+        at = setting._replace(guidance=way.guidance)
+        shared = ALL[job.arm].shared_noise
+        videos.append(samples(at, unet, conditioning, asked, job.seed, shared, way.led))
+    return Clips(torch.cat(videos), asked.repeat(len(jobs)))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    described = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = described.add_argument
+    add("--out", type=Path, default=Path("runs/images-first"), help="of the comparison")
+    add("--arm", choices=ALL, default="joint", help="(default: joint)")
+    add("--condition", choices=CONDITIONS, default="embedding", help="(default: embedding)")
+    add("--lr", type=float, default=1e-3, help="at which it was trained (default: 0.001)")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
+    add("--each", type=int, default=20, help="samples of each name and seed (default: 20)")
+    return described
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Sample, measure and write."""
+    args = parser().parse_args(arguments)
+    files = Files(args.out)
+    setting = Setting(**files.record("setting"))
+    ruler = Ruler(setting, prepare(setting, files))
+    jobs = [Job(args.arm, args.condition, seed, args.lr) for seed in args.seeds]
+    take = partial(sampled, setting, files, jobs, each=args.each)
+    measures = {
+        way.title: ruler.measures(take(way)) for way in tqdm(ways(args.condition), unit="way")
+    }
+    parts = []
+    for half in halves(setting.domain):
+        rows = {title: of[half] for title, of in measures.items()}
+        parts.append(f"Names {half} moving:\n\n{table(rows, SHOWN)}")
+    path = args.out / f"sampling-{args.arm}-{args.condition}.md"
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    print("\n\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
