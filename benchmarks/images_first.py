@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 import torch
 from cache import write
-from embedding import Embedding, learned
+from embedding import learned, saved
 from judges import Judges, kept_judges
 from measures import DISPLACEMENT, FRECHET, JERK, NEAREST, OFF_PATH, RIGHT, SAME, SPEED
 from safetensors.torch import load_file
@@ -137,9 +137,7 @@ def conditioning_of(setting: Setting, files: Files, job: Job) -> Conditioning:
     known = setting.domain
     if job.condition == "name":
         return Conditioning(known.names)
-    embedding = Embedding(known.channels, known.names)
-    embedding.load_state_dict(files.tensors("embedding"))
-    return Conditioning(known.names, embedding.eval().requires_grad_(False))
+    return Conditioning(known.names, saved(files.out / "embedding.safetensors"))
 
 
 def run(setting: Setting, out: Path, job: Job, each: int) -> None:

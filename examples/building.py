@@ -10,9 +10,10 @@ from typing import NamedTuple
 import torch
 from batch import Batch
 from buckets import Shape, shapes_about
-from checkpoints import checkpoints, load_unet, tried
+from checkpoints import EMBEDDING, checkpoints, load_unet, tried
 from clips import MovingDigits, rate
 from collection import Clips, Collection, Pictures
+from embedding import Embedding, embedding_of_digits, saved
 from errors import DataError
 from inflated import Inflated
 from latents import Autoencoder
@@ -24,6 +25,7 @@ from torch import Tensor
 from make_a_video_pytorch import SpaceTimeUnet
 from make_a_video_pytorch.guidance import drop_conditions
 
+MOVING = range(5)  # the digits of which there are clips; of the others there are pictures
 SMALL = {  # a U-Net for pictures of a few pixels
     "dim_mult": (1, 2),
     "self_attns": (False, True),
@@ -35,10 +37,11 @@ SMALL = {  # a U-Net for pictures of a few pixels
 
 
 class Encoders(NamedTuple):
-    """What texts and pictures are encoded by, if they are."""
+    """What texts and pictures are encoded by, if they are, and what clips are told of by."""
 
     texts: TextEncoder | None
     pictures: Autoencoder | None
+    embedding: Embedding | None = None  # in the place of names
 
     @property
     def factor(self) -> int:
@@ -46,9 +49,18 @@ class Encoders(NamedTuple):
         return 1 if self.pictures is None else self.pictures.factor
 
 
-def encoders_of(args: argparse.Namespace) -> Encoders:
-    """Those that the command line asks for."""
-    texts = pictures = None
+def encoders_of(args: argparse.Namespace, checkpoint: Path | None = None) -> Encoders:
+    """Those that the command line asks for, or that the training of a checkpoint had.
+
+    Raises:
+        DataError: if there are none such.
+    """
+    texts = pictures = embedding = None
+    if args.data == "digits":
+        if checkpoint is None:
+            embedding = embedding_of_digits(args.size, args.cache)
+        elif (checkpoint / EMBEDDING).exists():  # else it was told names, as those of before
+            embedding = saved(checkpoint / EMBEDDING)
     for name in ("text_encoder", "vae"):  # of a pipeline that is inflated, all is taken
         whole = args.inflate is not None and (args.inflate / name).is_dir()
         if whole and getattr(args, name) is None:
@@ -60,15 +72,18 @@ def encoders_of(args: argparse.Namespace) -> Encoders:
         pictures = Autoencoder(args.vae, args.cache / "latents", args.device)
         if args.size % pictures.factor:
             raise DataError(f"--size {args.size} must be divisible by {pictures.factor}, for --vae")
-    return Encoders(texts, pictures)
+    return Encoders(texts, pictures, embedding)
 
 
 def asked_for(args: argparse.Namespace, encoders: Encoders) -> dict[str, object]:
     """The arguments of a U-Net that the data and their encoders ask for."""
     if args.data == "digits":
+        embedding = encoders.embedding
         # no rate: an embedding of it would learn nothing, and DDP wait for its gradient
-        return {"channels": MovingDigits.channels, "cond_dim": MovingDigits.cond_dim,
-                "condition_on_fps": False}  # fmt: skip
+        return {
+            "channels": MovingDigits.channels, "condition_on_fps": False,
+            "cond_dim": MovingDigits.cond_dim if embedding is None else embedding.dim,
+        }  # fmt: skip
     return {
         "channels": 3 if encoders.pictures is None else encoders.pictures.channels,
         "cond_dim": None,
@@ -134,8 +149,10 @@ def sources(
 ) -> Sources:
     """Those that the command line asks for."""
     if args.data == "digits":
-        digits = MovingDigits(args.size)
-        return Sources(digits, digits, MovingDigits(args.size, held_out=True))
+        images = clips = MovingDigits(args.size)
+        if encoders.embedding is not None:
+            clips = MovingDigits(args.size, digits=MOVING)
+        return Sources(images, clips, MovingDigits(args.size, held_out=True))
     shapes = [Shape(args.frames, args.size, args.size)]
     if args.data.endswith(".tar"):
         print("nothing of shards is held out: no held-out loss is measured")
@@ -180,9 +197,11 @@ def conditions(
     device: str | torch.device,
     dropped: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """What `unet` is told of a batch, but for the names and texts of those that are `dropped`."""
+    """What `unet` is told of a batch, but for the looks and texts of those that are `dropped`."""
     given = {}
-    if batch.names is not None:
+    if encoders.embedding is not None:
+        given["cond"] = encoders.embedding.of_clips(batch.videos)
+    elif batch.names is not None:
         given["cond"] = batch.names
     if encoders.texts is not None:
         given |= encoders.texts.conditions(batch.texts)

@@ -14,11 +14,12 @@ from typing import NamedTuple
 import torch
 from accelerate import Accelerator
 from cache import reason_of
+from embedding import Embedding
 from errors import DataError, RunError
 from inflated import Inflated
 from options import option_of
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sharding import is_sharded, shard_state, whole
 from torch import nn
 from torch.optim import AdamW
@@ -26,6 +27,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from make_a_video_pytorch import SpaceTimeUnet
 from make_a_video_pytorch.integrations.diffusers import InflatedDiffusersModel, SpaceTimeUnetModel
+
+EMBEDDING = "embedding.safetensors"  # in a checkpoint
 
 
 class Training(NamedTuple):
@@ -36,6 +39,7 @@ class Training(NamedTuple):
     optimizer: AdamW
     accelerator: Accelerator
     bare: SpaceTimeUnet | Inflated | None = None  # to be saved with the weights of sharded ones
+    embedding: Embedding | None = None  # by which it is told what to show
 
 
 def save_checkpoint(out: Path, step: int, training: Training, options: dict) -> None:
@@ -44,7 +48,7 @@ def save_checkpoint(out: Path, step: int, training: Training, options: dict) -> 
     Raises:
         RunError: if it cannot be written. The one before is then still there.
     """
-    unet, ema, optimizer, accelerator, averaged_unet = training
+    unet, ema, optimizer, accelerator, averaged_unet, embedding = training
     writes = accelerator.is_main_process
     if not writes and not is_sharded(unet):
         return
@@ -67,6 +71,8 @@ def save_checkpoint(out: Path, step: int, training: Training, options: dict) -> 
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         averaged_unet.save_pretrained(temporary)
+        if embedding is not None:
+            save_file(embedding.state_dict(), temporary / EMBEDDING)
         (temporary / "training.json").write_text(json.dumps(options, indent=2))
         torch.save(state, temporary / "training.pt")
         older = checkpoints(out)

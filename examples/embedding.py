@@ -9,12 +9,19 @@ embeddings for each name.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from cache import UNREADABLE, reason_of, write
 from classifiers import Classifier, taught
+from clips import MovingDigits
+from errors import DataError
 from loading import Source
+from safetensors.torch import load_file
 from torch import Generator, Tensor, nn
 
 LENGTH = 8  # that of a name's vector, see clips.named
+STEPS = 800  # in which digits are learned: ten seconds
 
 
 class Embedding(nn.Module):
@@ -36,6 +43,7 @@ class Embedding(nn.Module):
         self.register_buffer("roots", torch.zeros(names, dim, dim))  # of the covariances
 
     @torch.no_grad()
+    @torch.autocast("cpu", enabled=False)  # whatever the training computes in
     def forward(self, pictures: Tensor) -> Tensor:
         return (self.classifier.features(pictures) - self.mean) * self.scale
 
@@ -75,3 +83,33 @@ def learned(
         covariance = torch.cov(of_name.T) + 1e-6 * torch.eye(dim)
         embedding.roots[name] = torch.linalg.cholesky(covariance)
     return embedding.eval()
+
+
+def saved(path: Path) -> Embedding:
+    """The embedding whose weights are in a file.
+
+    Raises:
+        DataError: if there are none.
+    """
+    try:
+        weights = load_file(path)
+        names, dim = weights["means"].shape
+        embedding = Embedding(weights["classifier.features.0.weight"].shape[1], names, dim)
+        embedding.load_state_dict(weights)
+    except UNREADABLE as error:
+        raise DataError(f"{path} is not of an embedding: {reason_of(error)}") from error
+    return embedding.eval().requires_grad_(False)
+
+
+def embedding_of_digits(size: int, folder: Path) -> Embedding:
+    """That of moving digits, which is kept in a folder.
+
+    Raises:
+        DataError: if it cannot be.
+    """
+    digits = MovingDigits(size)
+    path = folder / f"embedding-{size}-{STEPS}.safetensors"
+    if not path.exists():
+        found = learned(digits, digits.channels, digits.cond_dim, steps=STEPS)
+        write(path, found.state_dict())
+    return saved(path)

@@ -38,9 +38,9 @@ def parser_of(description: str | None) -> Parser:
     add(
         "--joint",
         type=float,
-        default=0.0,
         metavar="SHARE",
-        help="share of images among the frames of a step of the second phase",
+        help="share of images among the frames of a step of the second phase: half, if they are "
+        "of more than the clips are (digits, --images), or none",
     )
     add("--workers", type=positive_or_zero, default=2, help="processes that read files")
     add("--frames", type=positive, default=8, help="frames in a clip")
@@ -53,8 +53,8 @@ def parser_of(description: str | None) -> Parser:
         metavar="FOLDER",
         help="an image model, or pipeline, of diffusers, of which the motion alone is trained",
     )
-    add("--steps-images", type=positive_or_zero, default=700, help="training steps on images")
-    add("--steps-video", type=positive_or_zero, default=500, help="steps on clips, at half of --lr")
+    add("--steps-images", type=positive_or_zero, default=500, help="training steps on images")
+    add("--steps-video", type=positive_or_zero, default=900, help="steps on clips, at --lr / 4")
     add("--batch-images", type=positive, default=64, help="images in a step, of one process")
     add("--batch-video", type=positive, default=8, help="clips in a step, of one process")
     add("--save-every", type=positive, default=100, help="steps between checkpoints")
@@ -117,7 +117,7 @@ def add_launch_options(parser: Parser) -> None:
     add("--log", choices=("tensorboard", "wandb"), help="where measures go, beside metrics.jsonl")
 
 
-GUIDANCE = 2.0
+GUIDANCE = 1.5
 
 
 def positive_or_zero(text: str) -> int:

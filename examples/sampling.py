@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather
 from building import Encoders
-from clips import named
+from clips import MovingDigits, named
 from diffusion import SCHEDULE, sample
 from draws import noise_of
 from inflated import Inflated
@@ -31,8 +31,11 @@ def conditions_of_samples(
 ) -> dict[str, Tensor]:
     """What samples follow: the digits in turn, or the prompts."""
     lead: dict[str, Tensor] = {}
-    if unet.cond_dim is not None:
-        lead["cond"] = named(torch.arange(args.clips) % 10)
+    digits = torch.arange(args.clips) % MovingDigits.cond_dim
+    if encoders.embedding is not None:
+        lead["cond"] = encoders.embedding.means[digits]  # clearer than those that are drawn
+    elif unet.cond_dim is not None:
+        lead["cond"] = named(digits)
     if encoders.texts is not None and args.prompt:
         texts = [args.prompt[number % len(args.prompt)] for number in range(args.clips)]
         lead |= encoders.texts.conditions(texts)

@@ -10,10 +10,13 @@
 
 The order is that of Make-A-Video (Singer et al. 2022): images teach the spatial parts what
 things look like while the temporal parts are skipped; then, starting from identities, those
-learn motion from videos. The digits' names stand for the text; a name is dropped from a tenth of
-the samples, for classifier-free guidance. Noise schedule and sampler are diffusers'; the frames
-of a clip share most of their noise (PYoCo, Ge et al. 2023), which spares many steps. Clips of
-videos are drawn at many frame rates, from high ones to low ones, and the U-Net is told which.
+learn motion from videos, which need no names: as there, the U-Net is told the embedding of a
+picture, and a prior makes one of a name. There are pictures of all digits, and clips of 0 to 4
+alone; 5 to 9 move nevertheless. What the U-Net is told is dropped from a tenth of the samples, for
+classifier-free guidance, and half of the frames of the second phase are pictures, for what they
+taught is lost otherwise. Noise schedule and sampler are diffusers'; the frames of a clip share
+most of their noise (PYoCo, Ge et al. 2023), which spares many steps. Clips of videos are drawn at
+many frame rates, from high ones to low ones, and the U-Net is told which.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from statistics import fmean
 
 import torch
 from accelerate import Accelerator
-from building import Encoders, encoders_of, sources
+from building import MOVING, Encoders, encoders_of, sources
 from checkpoints import checkpoints, last_checkpoint, load_unet, options_of
 from clips import MovingDigits, write_videos
 from command_line import Parser, make_folder
@@ -41,12 +44,12 @@ from motion import FEWEST_FRAMES
 from options import check, compare, defaults_of, parser_of
 from processes import Ended, be_quiet, ended_with_the_launcher, join, lost, main_first
 from sampling import free_name, sampled, say_what_does_nothing, schedule_of
-from torch import Generator
+from torch import Generator, Tensor
 from training import train
 
 from make_a_video_pytorch import SpaceTimeUnet
 
-MEASURED = 100  # samples of digits
+MEASURED = 200  # samples of digits
 
 
 def parser() -> Parser:
@@ -67,7 +70,7 @@ def arguments_of(
     given = args.sample or args.evaluate
     if args.resume or given is not None:
         checkpoint = last_checkpoint(given or args.out)
-        before = {"processes": 1, "shard": False, **options_of(checkpoint)}
+        before = {"processes": 1, "shard": False, "joint": 0.0, **options_of(checkpoint)}
         # what the command line leaves out is as it was when the checkpoint was written
         command.set_defaults(**defaults_of(before, args.resume), out=given or args.out)
         args = command.parse_args(arguments)
@@ -76,6 +79,9 @@ def arguments_of(
             setattr(args, name, None if path is None else Path(path))
         if args.resume:
             compare(args, before)
+    if args.joint is None:
+        pictures = args.images is not None and args.inflate is None
+        args.joint = 0.5 if args.data == "digits" or pictures else 0.0
     check(args)
     if args.inflate is not None:
         args.steps_images = 0  # there is nothing to be learned from images
@@ -108,13 +114,26 @@ def evaluate(
         args.clips = MEASURED
         videos = sampled(args, encoders, unet, accelerator)
         if accelerator.is_main_process:
-            judges = judges_of_digits(args.size, args.frames, args.cache)
-            real = held_out(10 * MEASURED, args.frames, Generator().manual_seed(args.seed))
-            digits = torch.arange(MEASURED) % MovingDigits.cond_dim
-            for name, (mean, error, of_real) in beside_real_ones(
-                videos, digits, real, judges
-            ).items():
-                print(f"{name}: {mean:.2f} ± {2 * error:.2f}; held-out real clips: {of_real:.2f}")
+            print_measures(args, videos, apart=encoders.embedding is not None)
+
+
+def print_measures(args: argparse.Namespace, videos: Tensor, apart: bool) -> None:
+    """Print how samples of the digits, in turn, look and move, beside as many held-out real clips.
+
+    Those that were seen moving are measured `apart` from those of which there were no clips.
+    """
+    judges = judges_of_digits(args.size, args.frames, args.cache)
+    digits = torch.arange(len(videos)) % MovingDigits.cond_dim
+    halves = {"0 to 4, seen moving": MOVING, "5 to 9, never seen moving": range(5, 10)}
+    for title, which in (halves if apart else {"0 to 9": range(10)}).items():
+        print(f"digits {title}:")
+        some = torch.isin(digits, torch.tensor(which))
+        held_out = MovingDigits(args.size, held_out=True, digits=which)
+        real = held_out(10 * int(some.sum()), args.frames, Generator().manual_seed(args.seed))
+        for name, (mean, error, of_real) in beside_real_ones(
+            videos[some], digits[some], real, judges
+        ).items():
+            print(f"  {name}: {mean:.2f} ± {2 * error:.2f}; held-out real clips: {of_real:.2f}")
 
 
 def run(args: argparse.Namespace, checkpoint: Path | None, accelerator: Accelerator) -> None:
@@ -123,7 +142,7 @@ def run(args: argparse.Namespace, checkpoint: Path | None, accelerator: Accelera
     args.processes = args.processes or accelerator.num_processes
     with main_first(accelerator):
         make_folder(args.out)
-        encoders = encoders_of(args)
+        encoders = encoders_of(args, checkpoint)
         if encoders.texts is not None:
             encoders.texts.prepare(["", *(args.prompt or ())])
     trains = args.sample is None and args.evaluate is None

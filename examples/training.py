@@ -48,11 +48,11 @@ class Phase(NamedTuple):
 
 
 def phases(args: argparse.Namespace) -> tuple[Phase, Phase]:
-    """Images, then clips, at half the rate, to keep what images taught."""
+    """Images, then clips, at a quarter of the rate, to keep what images taught."""
     total = args.steps_images + args.steps_video
     return (
         Phase("images", range(args.steps_images), args.lr, args.batch_images, 1, 1.0),
-        Phase("video", range(args.steps_images, total), args.lr / 2, args.batch_video,
+        Phase("video", range(args.steps_images, total), args.lr / 4, args.batch_video,
               args.frames, args.joint),
     )  # fmt: skip
 
@@ -133,6 +133,7 @@ def loss_of(
 def begin(
     args: argparse.Namespace,
     unet: SpaceTimeUnet | Inflated,
+    encoders: Encoders,
     accelerator: Accelerator,
     resumed: Path | None,
 ) -> tuple[Training, int]:
@@ -146,7 +147,8 @@ def begin(
     if sharded:
         for model in (unet, ema.module):
             shard(model, accelerator.device)
-    training = Training(unet, ema, optimizer_for(unet), accelerator, bare)
+    optimizer = optimizer_for(unet)
+    training = Training(unet, ema, optimizer, accelerator, bare, encoders.embedding)
     if args.compile:
         unet.compile(dynamic=False)  # there are few shapes; one for all fails to compile on a CPU
     if state is None:
@@ -168,7 +170,7 @@ def train(
     with main_first(accelerator):
         unet = start(args, encoders, resumed)
         found = sources(args, encoders, unet)
-    training, first = begin(args, unet, accelerator, resumed)
+    training, first = begin(args, unet, encoders, accelerator, resumed)
     ema, scheduler = training.ema, DDPMScheduler.from_config(schedule_of(unet))
     planned = plans(args, accelerator, first)  # both phases, before hours of the first
     metrics = Metrics(accelerator, args.out, first, remembered(args))

@@ -16,6 +16,18 @@ def _another_run():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.fixture(autouse=True, scope="package")
+def _embedding():
+    """None of them waits for an embedding to learn something."""
+    import building
+
+    from tests.examples.models import embedding_of_digits
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(building, "embedding_of_digits", embedding_of_digits)
+        yield
+
+
 @pytest.fixture(scope="package")
 def trained(tmp_path_factory):
     """The folder of a short training on digits."""

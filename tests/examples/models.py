@@ -1,9 +1,11 @@
-"""The smallest text encoders and autoencoders, saved as people have them."""
+"""The smallest text encoders, autoencoders and embeddings, saved as people have them."""
 
 from pathlib import Path
 
+import embedding
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -18,6 +20,7 @@ from transformers import (
     T5EncoderModel,
 )
 
+EMBEDDING = f"embedding-16-{embedding.STEPS}.safetensors"  # in a cache
 WORDS = ["<pad>", "<s>", "</s>", "a", "red", "ball", "clip", "of", "cat", "dog", "b", "c"]
 
 
@@ -32,6 +35,22 @@ def tokenizer() -> PreTrainedTokenizerFast:
         tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>",
         model_max_length=8,
     )  # fmt: skip
+
+
+def embedding_of_digits(size: int = 16, folder: Path | None = None) -> embedding.Embedding:
+    """An embedding that has learned nothing, always the same."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        found = embedding.Embedding(1, 10).eval().requires_grad_(False)
+        found.means.normal_()
+    return found
+
+
+def cache(folder: Path) -> Path:
+    """A cache that has it as the embedding of digits of 16 pixels."""
+    folder.mkdir(exist_ok=True)
+    save_file(embedding_of_digits().state_dict(), folder / EMBEDDING)
+    return folder
 
 
 def text_encoder(folder: Path, kind: str = "clip", seed: int = 0) -> Path:

@@ -1,9 +1,11 @@
 """An embedding of pictures, and the prior from names to it."""
 
+import embedding as embeddings
 import pytest
 import torch
 from clips import MovingDigits
-from embedding import LENGTH, Embedding, learned
+from embedding import LENGTH, Embedding, embedding_of_digits, learned
+from errors import DataError
 from torch import Generator
 
 
@@ -58,3 +60,27 @@ def test_it_is_kept_whole(embedding):
     assert torch.equal(
         *(e.likely(torch.arange(10), Generator().manual_seed(4)) for e in (other, embedding))
     )
+
+
+def test_that_of_digits_is_learned_once_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(embeddings, "STEPS", 2)
+    first = embedding_of_digits(12, tmp_path)
+    (kept,) = tmp_path.iterdir()
+    monkeypatch.setattr(embeddings, "learned", None)
+    pictures, names = torch.randn(4, 1, 12, 12), torch.arange(10)
+    for again in (embedding_of_digits(12, tmp_path), embeddings.saved(kept)):
+        assert torch.equal(again(pictures), first(pictures))
+        assert torch.equal(*(e.likely(names, Generator().manual_seed(4)) for e in (first, again)))
+        assert not any(p.requires_grad for p in again.parameters())
+    kept.write_bytes(b"half of one")
+    with pytest.raises(DataError, match="is not of an embedding"):
+        embeddings.saved(kept)
+
+
+def test_autocast_changes_nothing(embedding):
+    """What a training computes in is not what it is told by."""
+    pictures = torch.randn(4, 1, 12, 12)
+    with torch.autocast("cpu", torch.bfloat16):
+        within = embedding(pictures)
+    assert within.dtype == torch.float32
+    assert torch.equal(within, embedding(pictures))

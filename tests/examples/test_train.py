@@ -31,7 +31,7 @@ from tensorboard.backend.event_processing import event_accumulator
 from make_a_video_pytorch import SpaceTimeUnet, temporal_parameters
 from make_a_video_pytorch.integrations.diffusers import SpaceTimeUnetModel
 from tests.examples.media import number, write_numbers, write_picture, write_video
-from tests.examples.models import autoencoder, text_encoder
+from tests.examples.models import autoencoder, cache, embedding_of_digits, text_encoder
 from tests.examples.runs import SCRIPT, TINY, WEIGHTS, last, run
 from tests.zoo import as_in_1_0_0
 
@@ -162,7 +162,8 @@ def test_a_run_of_1_0_0_goes_on_with_a_new_optimizer(trained, tmp_path, capsys):
 
 
 def test_a_killed_run_leaves_a_complete_checkpoint_or_none(tmp_path):
-    command = [*SCRIPT, *TINY.split(), "--out", str(tmp_path)]
+    given = ["--out", str(tmp_path), "--cache", str(cache(tmp_path / "cache"))]
+    command = [*SCRIPT, *TINY.split(), *given]
     steps = ["--steps-images", "100000", "--save-every", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
@@ -276,10 +277,6 @@ def folder(tmp_path):
     return data
 
 
-def training_arguments(*arguments):
-    return train.parser().parse_args(arguments)
-
-
 FEW = "--dim 4 --frames 8 --size 16 --batch-images 2 --batch-video 2 --clips 2 --sampling-steps 2"
 FEW += " --steps-images 2 --steps-video 2 --workers 0"
 
@@ -383,7 +380,7 @@ def test_a_config_is_the_arguments_of_the_unet(tmp_path):
     config = train.load_unet(last(tmp_path / "out"), 8, 16).config
     assert config["dim_mult"] == (1,)
     assert config["temporal_compression"] == (True,)
-    assert (config["dim"], config["channels"], config["cond_dim"]) == (6, 1, 10)
+    assert (config["dim"], config["channels"], config["cond_dim"]) == (6, 1, 16)
 
 
 @pytest.mark.parametrize(
@@ -601,16 +598,88 @@ def test_what_is_held_out_is_measured_while_it_runs_and_by_itself(
         f"held-out loss: {held_out[7]['held_out_loss']:.4f}",
     ]
     number = r"-?[0-9]+\.[0-9]{2}"
-    for name, line in zip(
-        [measures.RIGHT, measures.SAME, measures.SPEED, measures.JERK, measures.DISPLACEMENT,
-         measures.OFF_PATH, measures.FRECHET],
-        shown[9:], strict=True,
-    ):  # fmt: skip
-        assert re.fullmatch(f"{name}: {number} ± {number}; held-out real clips: {number}", line)
+    shown_of = [measures.RIGHT, measures.SAME, measures.SPEED, measures.JERK,
+                measures.DISPLACEMENT, measures.OFF_PATH, measures.FRECHET]  # fmt: skip
+    line = rf"  (.+): {number} ± {number}; held-out real clips: {number}"
+    assert (shown[9], shown[17]) == (
+        "digits 0 to 4, seen moving:",
+        "digits 5 to 9, never seen moving:",
+    )
+    for half in (shown[10:17], shown[18:]):
+        assert [re.fullmatch(line, said)[1] for said in half] == shown_of
     assert train.main(evaluating) == 0  # by the judges that were kept
     assert capsys.readouterr().out.splitlines() == shown
     assert train.main([*evaluating, "--frames", "3"]) == 0  # of which there is no jerk
     assert len(capsys.readouterr().out.splitlines()) == 9
+
+
+def test_a_run_that_was_told_names_goes_on_so(tmp_path, monkeypatch, capsys):
+    """As all did before there was an embedding: with clips of all digits, and no images beside."""
+    with monkeypatch.context() as before:
+        before.setattr(building, "embedding_of_digits", lambda size, cache: None)
+        steps = ["--steps-images", 1, "--steps-video", 2, "--joint", 0]
+        assert run(*steps, out=tmp_path) == 0
+    options = json.loads((last(tmp_path) / "training.json").read_text())
+    del options["joint"]
+    (last(tmp_path) / "training.json").write_text(json.dumps(options))
+    assert not (last(tmp_path) / "embedding.safetensors").exists()
+    monkeypatch.setattr(judges, "STEPS", 2)
+    few = ["--clips", "2", "--sampling-steps", "1", "--cache", str(tmp_path)]
+    assert train.main(["--resume", "--steps-video", "3", "--out", str(tmp_path), *few]) == 0
+    assert train.main(["--sample", str(tmp_path), *few]) == 0
+    assert train.options_of(last(tmp_path))["joint"] == 0
+    assert train.load_unet(last(tmp_path), 8, 16).cond_dim == 10
+    capsys.readouterr()
+    assert train.main(["--evaluate", str(tmp_path), *few]) == 0
+    assert "digits 0 to 9:" in capsys.readouterr().out.splitlines()
+
+
+def test_a_checkpoint_has_the_embedding_that_its_training_had(trained, tmp_path, monkeypatch):
+    """Another machine would learn another one."""
+    monkeypatch.setattr(building, "embedding_of_digits", None)
+    kept = building.saved(last(trained) / "embedding.safetensors")
+    pictures = torch.randn(3, 1, 16, 16)
+    assert torch.equal(kept(pictures), embedding_of_digits()(pictures))
+    out = shutil.copytree(trained, tmp_path / "run")
+    few = ["--steps-video", "5", "--clips", "2", "--sampling-steps", "1"]
+    assert train.main(["--resume", "--out", str(out), *few]) == 0
+    again = load_file(last(out) / "embedding.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in kept.state_dict().items())
+
+    (last(out) / "embedding.safetensors").write_bytes(b"half")
+    with pytest.raises(SystemExit, match="2"):
+        train.main(["--sample", str(out)])
+
+
+def test_clips_are_of_some_digits_and_told_of_by_their_middle_frame(trained):
+    args, checkpoint = train.arguments_of(train.parser(), ["--sample", str(trained)])
+    encoders, unet = building.encoders_of(args, checkpoint), train.load_unet(checkpoint, 8, 16)
+    images, clips, held_out = building.sources(args, encoders, unet)
+    shown = [
+        source(200, 5, torch.Generator().manual_seed(1)).names.argmax(-1).unique().tolist()
+        for source in (images, clips, held_out)
+    ]
+    assert shown == [list(range(10)), list(range(5)), list(range(10))]
+    batch = clips(3, 5, torch.Generator().manual_seed(2))
+    told = building.conditions(unet, encoders, batch, "cpu", torch.tensor([False, True, False]))
+    middle = encoders.embedding(batch.videos[:, :, 2])
+    assert torch.equal(told["cond"], middle * torch.tensor([[1.0], [0.0], [1.0]]))
+    assert middle.abs().sum(-1).min() > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "share"),
+    [
+        ("", 0.5),
+        ("--joint 0.25", 0.25),
+        ("--data clips", 0.0),
+        ("--data clips --images pictures", 0.5),
+        ("--data clips --inflate model", 0.0),
+    ],
+)
+def test_half_is_pictures_where_they_show_more_than_clips(given, share):
+    args, _ = train.arguments_of(train.parser(), given.split())
+    assert args.joint == share
 
 
 def test_where_nothing_is_held_out_nothing_is_measured(tmp_path, capsys):
@@ -704,7 +773,8 @@ def test_losses_that_are_not_finite_end_a_run_and_name_what_is_kept(tmp_path, ca
 
 def test_a_run_that_is_told_to_end_says_what_is_kept(tmp_path):
     """As a cluster does to the jobs that it stops."""
-    command = [*SCRIPT, *TINY.split(), "--out", str(tmp_path), "--save-every", "1"]
+    given = ["--out", str(tmp_path), "--cache", str(cache(tmp_path / "cache"))]
+    command = [*SCRIPT, *TINY.split(), *given, "--save-every", "1"]
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     ) as process:
@@ -769,7 +839,8 @@ def test_a_share_of_images_that_cannot_be_shared_out_is_an_error(folder, tmp_pat
 
 def test_a_phase_that_is_done_need_not_be_shared_out(tmp_path):
     """Of three images in a step, two processes cannot have as many each."""
-    args = training_arguments("--batch-images", "3", "--batch-video", "4", "--steps-video", "5")
+    given = "--batch-images 3 --batch-video 4 --steps-video 5 --joint 0"
+    args = train.parser().parse_args(given.split())
     args.processes = 1
 
     class Two:

@@ -48,7 +48,8 @@ def test_a_training_that_is_compiled_has_the_losses_of_one_that_is_not(dynamo, t
         train.main([
             "--config", str(config), "--out", str(out), "--size", "8", "--frames", "4",
             "--batch-images", "4", "--batch-video", "2", "--steps-images", "2",
-            "--steps-video", "2", "--clips", "1", "--sampling-steps", "1", *compiled,
+            "--steps-video", "2", "--clips", "1", "--sampling-steps", "1",
+            "--cache", str(tmp_path), *compiled,
         ])  # fmt: skip
         AcceleratorState._reset_state(reset_partial_state=True)
         lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
