@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from judges import Judges
 from matplotlib import pyplot as plt
-from measures import FRECHET, NEAREST, frechet, measured, nearest, standard_error
+from measures import NEAREST, Number, frechet, measured, nearest, summary
 from torch import Generator, Tensor
 
 from benchmarks.arms import Setting
@@ -23,16 +23,6 @@ from benchmarks.domains import HALVES, halves
 
 REAL = 2000  # clips that samples are compared with
 Curves = Sequence[Sequence[Mapping[str, float]]]  # of each seed, at each look
-
-
-class Number(NamedTuple):
-    """A measure, and half of the interval that has it with 95%, by the bootstrap."""
-
-    value: float
-    within: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} ± {self.within:.2f}"
 
 
 class Clips(NamedTuple):
@@ -113,19 +103,7 @@ class Ruler:
             some = clips.of(which)
             each = measured(*some, self.judging)
             each[NEAREST] = nearest(some.videos, self.training.of(which).videos)
-            features, real = self.judging.clip(some.videos), self.real[half]
-            statistics = {
-                name: lambda places, values=values: float(values[places].mean())
-                for name, values in each.items()
-            }
-            statistics[FRECHET] = lambda places, f=features, r=real: frechet(f[places], r)
-            everything = torch.arange(len(some.names))
-            found[half] = {
-                name: Number(
-                    statistic(everything), 1.96 * standard_error(len(everything), statistic)
-                )
-                for name, statistic in statistics.items()
-            }
+            found[half] = summary(each, self.judging.clip(some.videos), self.real[half])
         return found
 
 

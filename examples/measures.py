@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import stdev
+from typing import NamedTuple
 
 import torch
-from batch import Batch
 from judges import Judges
 from motion import motion
 from torch import Generator, Tensor
@@ -17,6 +17,16 @@ SPEED, JERK = "speed", "jerk"
 DISPLACEMENT, OFF_PATH = "net displacement", "off a straight path"
 FRECHET, NEAREST = "Fréchet distance", "from the nearest training clip"
 MEASURES = (RIGHT, SAME, SPEED, JERK, DISPLACEMENT, OFF_PATH, FRECHET, NEAREST)
+
+
+class Number(NamedTuple):
+    """A measure, and half of the interval that has it with 95%, by the bootstrap."""
+
+    value: float
+    within: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ± {self.within:.2f}"
 
 
 @torch.no_grad()
@@ -38,32 +48,22 @@ def measured(videos: Tensor, digits: Tensor, judges: Judges) -> dict[str, Tensor
     }
 
 
-@torch.no_grad()
-def beside_real_ones(
-    videos: Tensor, digits: Tensor, real: Batch, judges: Judges
-) -> dict[str, tuple[float, float, float]]:
-    """Each measure of clips (b c f h w) of these digits (b): its mean, the error of that, and real.
+def summary(each: Mapping[str, Tensor], features: Tensor, real: Tensor) -> dict[str, Number]:
+    """The means of what is measured of clips (b), and the Fréchet distance of their features.
 
-    The real ones are of as many clips that are held out; their Fréchet distance too is that to the
-    others of the held-out clips `real`, of which there must be twice as many at least.
+    That is of the features (b dim) to those of `real` clips (n dim), see `ClipJudge`. It grows
+    where clips are few: compare it between as many.
     """
-    count = len(videos)
-    shown = real.names.argmax(-1)
-    found = measured(videos, digits, judges)
-    of_real = measured(real.videos[:count], shown[:count], judges)
-    means = {
-        name: (
-            float(values.mean()),
-            float(values.std()) / count**0.5,
-            float(of_real[name].mean()),
-        )
-        for name, values in found.items()
+    statistics: dict[str, Callable[[Tensor], float]] = {
+        name: lambda places, values=values: float(values[places].mean())
+        for name, values in each.items()
     }
-    features, sampled, others = (
-        judges.clip(of) for of in (real.videos[:count], videos, real.videos[count:])
-    )
-    error = standard_error(count, lambda places: frechet(sampled[places], others))
-    return {**means, FRECHET: (frechet(sampled, others), error, frechet(features, others))}
+    statistics[FRECHET] = lambda places: frechet(features[places], real)
+    count = len(features)
+    return {
+        name: Number(statistic(torch.arange(count)), 1.96 * standard_error(count, statistic))
+        for name, statistic in statistics.items()
+    }
 
 
 def frechet(features: Tensor, real: Tensor) -> float:

@@ -38,7 +38,7 @@ from errors import DataError, RunError
 from evaluation import held_out_losses
 from inflated import Inflated
 from judges import judges_of_digits
-from measures import beside_real_ones
+from measures import measured, summary
 from metrics import plot
 from motion import FEWEST_FRAMES
 from options import check, compare, defaults_of, parser_of
@@ -128,12 +128,18 @@ def print_measures(args: argparse.Namespace, videos: Tensor, apart: bool) -> Non
     for title, which in (halves if apart else {"0 to 9": range(10)}).items():
         print(f"digits {title}:")
         some = torch.isin(digits, torch.tensor(which))
-        held_out = MovingDigits(args.size, held_out=True, digits=which)
-        real = held_out(10 * int(some.sum()), args.frames, Generator().manual_seed(args.seed))
-        for name, (mean, error, of_real) in beside_real_ones(
-            videos[some], digits[some], real, judges
-        ).items():
-            print(f"  {name}: {mean:.2f} ± {2 * error:.2f}; held-out real clips: {of_real:.2f}")
+        held_out, count = MovingDigits(args.size, held_out=True, digits=which), int(some.sum())
+        real = held_out(10 * count, args.frames, Generator().manual_seed(args.seed))
+        features = judges.clip(real.videos)
+        found, of_real = (
+            summary(measured(clips, shown, judges), judges.clip(clips), features[count:])
+            for clips, shown in (
+                (videos[some], digits[some]),
+                (real.videos[:count], real.names[:count].argmax(-1)),
+            )
+        )
+        for name, number in found.items():
+            print(f"  {name}: {number}; held-out real clips: {of_real[name].value:.2f}")
 
 
 def run(args: argparse.Namespace, checkpoint: Path | None, accelerator: Accelerator) -> None:

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from clips import MovingDigits
 from judges import Judges
 from measures import (
     DISPLACEMENT,
@@ -11,13 +10,13 @@ from measures import (
     RIGHT,
     SAME,
     SPEED,
-    beside_real_ones,
     frechet,
     measured,
     nearest,
     standard_error,
+    summary,
 )
-from torch import Generator, nn
+from torch import nn
 
 
 class Reads(nn.Module):
@@ -49,25 +48,16 @@ def test_the_right_digit_is_a_share_of_frames_and_the_same_one_a_matter_of_all()
     assert found[JERK].tolist() == pytest.approx([0, 4, 0], abs=1e-6)
 
 
-def test_samples_are_measured_beside_as_many_real_clips():
-    source = MovingDigits(12, held_out=True)
-    real, others = (source(60, 4, Generator().manual_seed(seed)) for seed in (0, 1))
-    judges = Judges(1, 4, 10).requires_grad_(False)
-    digits = others.names[:20].argmax(-1)
-    found = beside_real_ones(others.videos[:20], digits, real, judges)
-    each = measured(others.videos[:20], digits, judges)
-    of_real = measured(real.videos[:20], real.names[:20].argmax(-1), judges)
-    for name, values in each.items():
-        mean, error, expected = found[name]
-        assert mean == pytest.approx(values.mean().item())
-        assert error == pytest.approx(values.std().item() / 20**0.5)
-        assert expected == pytest.approx(of_real[name].mean().item())
-    distance, error, expected = found[FRECHET]
-    features, sampled, rest = (
-        judges.clip(of) for of in (real.videos[:20], others.videos[:20], real.videos[20:])
-    )
-    assert (distance, expected) == (frechet(sampled, rest), frechet(features, rest))
-    assert error > 0
+def test_a_summary_is_of_means_and_a_distance_within_what_chance_does():
+    real, some = torch.randn(200, 3), torch.randn(50, 3) + 1
+    values = torch.rand(50, dtype=torch.float64)
+    found = summary({SPEED: values}, some, real)
+    mean, distance = found[SPEED], found[FRECHET]
+    assert mean.value == pytest.approx(values.mean().item())
+    assert mean.within == pytest.approx(1.96 * values.std().item() / 50**0.5, rel=0.15)
+    assert distance.value == pytest.approx(frechet(some, real))
+    assert 0 < distance.within < distance.value
+    assert str(mean) == f"{mean.value:.2f} ± {mean.within:.2f}"
 
 
 def test_frechet_is_that_of_normal_distributions():
