@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
+from types import MappingProxyType
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
@@ -63,6 +64,17 @@ class Setting(NamedTuple):
 CONDITIONS = ("name", "embedding")
 
 
+class Images(NamedTuple):
+    """What the image phase of an arm has that those of others have not."""
+
+    settings: Mapping[str, object] = MappingProxyType({})  # of the U-Net
+    longer: float = 1.0  # than that of other arms
+    width: int = 16  # of the embedding
+
+
+SHARED = Images()
+
+
 class Arm(NamedTuple):
     """What comes after the images, if those come first."""
 
@@ -73,7 +85,8 @@ class Arm(NamedTuple):
     frozen: bool = False  # the spatial parameters
     identity: bool = True  # which temporal parts are at first
     clips: bool = True
-    settings: Mapping[str, object] | None = None  # of the U-Net, of images too
+    images: Images = SHARED
+    speed: float = 2.0  # of temporal parameters, of that of spatial ones
     kept: str = ""  # parameters with this in their names are not trained
     shared_noise: bool = True  # frames of a clip share most of it
     conditions: Sequence[str] = CONDITIONS  # which it is compared with
@@ -92,17 +105,28 @@ ARMS = {
 }
 ABLATIONS = {
     "rotary": Arm("joint, rotary positions", joint=0.5,
-                  settings={"attn_pos_bias": False, "attn_rotary": True}),
-    "no-positions": Arm("joint, no positions", joint=0.5, settings={"attn_pos_bias": False}),
+                  images=Images({"attn_pos_bias": False, "attn_rotary": True})),
+    "no-positions": Arm("joint, no positions", joint=0.5,
+                        images=Images({"attn_pos_bias": False})),
     "no-shift": Arm("joint, no token shift", joint=0.5, kept="token_shift"),
     "compressed": Arm("joint, temporal compression", joint=0.5,
-                      settings={"temporal_compression": (True, False)}),
+                      images=Images({"temporal_compression": (True, False)})),
     "own-noise": Arm("joint, noise of each frame its own", joint=0.5, shared_noise=False),
 }  # fmt: skip
-ALL = {**ARMS, **ABLATIONS}
-# each with what the U-Net of it is set to: that of all arms, and those of some ablations
-IMAGE_PHASES = {"images": None} | {
-    f"{name}-images": arm.settings for name, arm in ABLATIONS.items() if arm.settings
+LOOKS = {  # for what lifts the names that no clip showed
+    "more-images": Arm("joint, three quarters images", joint=0.75),
+    "fewer-images": Arm("joint, a quarter images", joint=0.25),
+    "long-images": Arm("joint, after twice the image phase", joint=0.5, images=Images(longer=2.0)),
+    "fast-time": Arm("joint, time eight times as fast as space", joint=0.5, speed=8.0),
+    "narrow": Arm("joint, embeddings of 8", joint=0.5, images=Images(width=8),
+                  conditions=("embedding",)),
+    "wide": Arm("joint, embeddings of 32", joint=0.5, images=Images(width=32),
+                conditions=("embedding",)),
+}  # fmt: skip
+ALL = {**ARMS, **ABLATIONS, **LOOKS}
+# that of all arms, and those of some
+IMAGE_PHASES = {"images": SHARED} | {
+    f"{name}-images": arm.images for name, arm in ALL.items() if arm.images != SHARED
 }
 
 
@@ -151,12 +175,14 @@ class Conditioning:
 
 
 def unet_of(
-    setting: Setting, conditioning: Conditioning, settings: Mapping[str, object] | None = None
+    setting: Setting,
+    conditioning: Conditioning,
+    settings: Mapping[str, object] = MappingProxyType({}),
 ) -> SpaceTimeUnet:
     """The U-Net of the first training (examples/train.py), but for some `settings`."""
     arguments = {
         **SMALL, "dim": setting.dim, "channels": setting.domain.channels,
-        "cond_dim": conditioning.dim, "condition_on_fps": False, **(settings or {}),
+        "cond_dim": conditioning.dim, "condition_on_fps": False, **settings,
     }  # fmt: skip
     return SpaceTimeUnet(**arguments)
 
@@ -278,8 +304,10 @@ class Training:
             found[name] = fmean(losses.values())
         return found
 
-    def run(self, steps: int, lr: float, spent: float = 0.0) -> dict[str, object]:
-        """Train; what is told of it counts operations on from those that are `spent`."""
+    def run(
+        self, steps: int, lr: float, spent: float = 0.0, speed: float = 2.0
+    ) -> dict[str, object]:
+        """Train, temporal parameters at this `speed`; operations count on from those `spent`."""
         a_step, looking = self.operations, 0.0
         clips = sum(part.count for part in self.parts if part.frames > 1)
         looks = {round(steps * (n + 1) / self.setting.looks) for n in range(self.setting.looks)}
@@ -295,7 +323,7 @@ class Training:
 
         began = time.perf_counter()
         losses = fit(
-            self.accelerator, self.unet, self.ema, optimizer_for(self.unet),
+            self.accelerator, self.unet, self.ema, optimizer_for(self.unet, speed),
             self.loss(range(steps)), phase="training", steps=range(steps), lr=lr, seed=self.seed,
             batch=sum(part.count for part in self.parts), after_step=look,
         )  # fmt: skip
@@ -310,13 +338,13 @@ def train_images(
     conditioning: Conditioning,
     seed: int,
     lr: float,
-    settings: Mapping[str, object] | None = None,
+    images: Images = SHARED,
 ) -> Trained:
-    """The image phase, which the arms of a seed share that have these `settings` of the U-Net."""
+    """The image phase, which the arms of a seed share, but for those that have one of their own."""
     torch.manual_seed(seed)
-    unet = unet_of(setting, conditioning, settings)
+    unet = unet_of(setting, conditioning, images.settings)
     training = Training(setting, conditioning, parts_of(setting, conditioning, 1.0), unet, seed)
-    record = training.run(setting.steps_images, lr)
+    record = training.run(round(images.longer * setting.steps_images), lr)
     return Trained(training.ema.module, record)
 
 
@@ -347,11 +375,12 @@ def train_arm(
 ) -> Trained:
     """An arm, that of images first on from the weights of the `image_model`."""
     torch.manual_seed(seed)
-    unet = unet_of(setting, conditioning, arm.settings)
+    unet = unet_of(setting, conditioning, arm.images.settings)
     spent, total = 0, budget(setting, conditioning)
     if arm.images_first:
         unet.load_state_dict(image_model)
-        spent = setting.steps_images * operations_of(setting, conditioning, 1.0, unet)
+        steps = round(arm.images.longer * setting.steps_images)
+        spent = steps * operations_of(setting, conditioning, 1.0, unet)
     if not arm.clips:
         return Trained(
             unet, dict.fromkeys(("steps", "operations", "clips", "seconds"), 0) | {"curve": []}
@@ -365,7 +394,7 @@ def train_arm(
     parts = parts_of(setting, conditioning, arm.joint, arm.named_clips)
     training = Training(setting, conditioning, parts, unet, seed, arm.shared_noise)
     steps = round((total - spent) / training.operations)
-    return Trained(training.ema.module, training.run(steps, lr, spent))
+    return Trained(training.ema.module, training.run(steps, lr, spent, arm.speed))
 
 
 @torch.no_grad()

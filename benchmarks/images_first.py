@@ -40,6 +40,7 @@ from benchmarks.arms import (
     ARMS,
     CONDITIONS,
     IMAGE_PHASES,
+    SHARED,
     Conditioning,
     Setting,
     samples,
@@ -109,8 +110,13 @@ class Files:
         return json.loads((self.out / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def prepare(setting: Setting, files: Files) -> Judges:
-    """The judges; they and the embedding are made once for all arms.
+def embedding_of(width: int) -> str:
+    """What the embedding of a width is called."""
+    return "embedding" if width == SHARED.width else f"embedding-{width}"
+
+
+def prepare(setting: Setting, files: Files, arms: Iterable[str] = ()) -> Judges:
+    """The judges; they and the embeddings of all `arms` are made once.
 
     Raises:
         ValueError: if what is done is of another setting.
@@ -124,10 +130,12 @@ def prepare(setting: Setting, files: Files) -> Judges:
                 f"{files.out} has a comparison with `{name}` {before[name]}, not {value}"
             )
     known, steps = setting.domain, setting.judge_steps
+    widths = {SHARED.width} | {ALL[arm].images.width for arm in arms}
     source = known.clips(range(known.names))
-    if not files.has("embedding"):
-        embedding = learned(source, known.channels, known.names, steps=steps)
-        files.save("embedding", embedding.state_dict(), {})
+    for width in sorted(widths):
+        if not files.has(embedding_of(width)):
+            embedding = learned(source, known.channels, known.names, width, steps)
+            files.save(embedding_of(width), embedding.state_dict(), {})
     kept = files.out / "judges.safetensors"
     return kept_judges(kept, source, known.channels, setting.frames, known.names, steps)
 
@@ -137,7 +145,8 @@ def conditioning_of(setting: Setting, files: Files, job: Job) -> Conditioning:
     known = setting.domain
     if job.condition == "name":
         return Conditioning(known.names)
-    return Conditioning(known.names, saved(files.out / "embedding.safetensors"))
+    width = (IMAGE_PHASES.get(job.arm) or ALL[job.arm].images).width
+    return Conditioning(known.names, saved(files.out / f"{embedding_of(width)}.safetensors"))
 
 
 def run(setting: Setting, out: Path, job: Job, each: int) -> None:
@@ -147,8 +156,8 @@ def run(setting: Setting, out: Path, job: Job, each: int) -> None:
     conditioning = conditioning_of(setting, files, job)
     with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):  # the bars of many at once
         if job.arm in IMAGE_PHASES:
-            settings = IMAGE_PHASES[job.arm]
-            unet, record = train_images(setting, conditioning, job.seed, job.lr, settings)
+            images = IMAGE_PHASES[job.arm]
+            unet, record = train_images(setting, conditioning, job.seed, job.lr, images)
             files.save(job.name, unet.state_dict(), record)
             return
         arm = ALL[job.arm]
@@ -208,7 +217,7 @@ def compare(
         processes: trainings at once.
     """
     files = Files(out)
-    ruler = Ruler(setting, prepare(setting, files))
+    ruler = Ruler(setting, prepare(setting, files, [arm for arm, _ in pairs]))
     images = [
         images_of(Job(*pair, seed, 0.0))
         for seed in (CHOOSING, *range(seeds))

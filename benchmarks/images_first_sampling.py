@@ -73,7 +73,7 @@ def sampled(setting: Setting, files: Files, jobs: list[Job], way: Way, each: int
     for job in jobs:
         known = conditioning_of(setting, files, job)
         conditioning = Conditioning(known.names, known.embedding, way.spread)
-        unet = unet_of(setting, conditioning, ALL[job.arm].settings)
+        unet = unet_of(setting, conditioning, ALL[job.arm].images.settings)
         unet.load_state_dict(files.tensors(f"{job.name}-unet"))
         at = setting._replace(guidance=way.guidance)
         shared = ALL[job.arm].shared_noise

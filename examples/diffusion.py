@@ -55,11 +55,11 @@ def high_timesteps(scheduler: DDPMScheduler, count: int, draws: Draws) -> Tensor
     return ((1 - draws.uniform(count) ** 2) * steps).long().clamp(max=steps - 1)
 
 
-def optimizer_for(unet: nn.Module) -> AdamW:
+def optimizer_for(unet: nn.Module, speed: float = 2.0) -> AdamW:
     """AdamW without weight decay on norms, biases and whatever starts as the identity.
 
     Decay pulls towards zero, and a temporal convolution is the identity at a dirac weight. The
-    temporal parameters, which see clips only, learn twice as fast.
+    temporal parameters, which see clips only, learn `speed` times as fast.
     """
     temporal = temporal_parameters(unet)
     weights = [parameter for parameter in spatial_parameters(unet) if parameter.ndim > 1]
@@ -68,7 +68,7 @@ def optimizer_for(unet: nn.Module) -> AdamW:
         [
             {"params": weights, "weight_decay": 0.01, "speed": 1.0},
             {"params": others, "weight_decay": 0.0, "speed": 1.0},
-            {"params": temporal, "weight_decay": 0.0, "speed": 2.0},
+            {"params": temporal, "weight_decay": 0.0, "speed": speed},
         ],
         betas=(0.9, 0.99),
         fused=True,

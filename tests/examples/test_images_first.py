@@ -11,7 +11,7 @@ from judges import judges_of
 from torch import Generator
 
 from benchmarks import arms, images_first, images_first_results, images_first_sampling
-from benchmarks.arms import ABLATIONS, ARMS, Conditioning, Setting, parts_of, unet_of
+from benchmarks.arms import ABLATIONS, ALL, ARMS, Conditioning, Setting, parts_of, unet_of
 from benchmarks.domains import Folders, halves
 from benchmarks.images_first import Files, Job
 from make_a_video_pytorch import spatial_parameters, temporal_parameters
@@ -55,14 +55,19 @@ def test_an_embedding_is_of_the_middle_frame_and_needs_no_names():
     assert torch.equal(batch.names, embedding(batch.videos[:, :, 2]))
 
 
-@pytest.mark.parametrize("arm", ["clips-alone", "all", "frozen", "joint", "joint-only"])
+@pytest.mark.parametrize(
+    "arm",
+    ["clips-alone", "all", "frozen", "joint", "joint-only", "fewer-images", "long-images"],
+)
 def test_all_arms_have_the_operations_of_images_and_joint_batches(arm):
     images = unet_of(SETTING, BY_NAME).state_dict()
-    _, record = arms.train_arm(SETTING, BY_NAME, ARMS[arm], 0, 1e-3, images)
+    _, record = arms.train_arm(SETTING, BY_NAME, ALL[arm], 0, 1e-3, images)
     total = arms.budget(SETTING, BY_NAME)
-    first = 2 * arms.operations_of(SETTING, BY_NAME, 1.0, unet_of(SETTING, BY_NAME))
+    steps = arms.train_images(SETTING, BY_NAME, 0, 1e-3, ALL[arm].images).record["steps"]
+    assert steps == (4 if arm == "long-images" else 2)
+    first = steps * arms.operations_of(SETTING, BY_NAME, 1.0, unet_of(SETTING, BY_NAME))
     a_step = record["operations"] / record["steps"]
-    spent = record["operations"] + (first if ARMS[arm].images_first else 0)
+    spent = record["operations"] + (first if ALL[arm].images_first else 0)
     assert abs(spent - total) <= a_step / 2
     assert record["curve"][-1]["operations"] == spent
     assert record["curve"][-1]["clips"] == record["clips"] > 0
@@ -125,10 +130,38 @@ def test_an_ablation_of_the_u_net_has_an_image_phase_of_its_own(ablation):
     job = Job(ablation, "name", 0, 1e-3)
     assert images_first.images_of(job).name == f"{ablation}-images-name-0-0.002"
     arm = ABLATIONS[ablation]
-    images = arms.train_images(SETTING, BY_NAME, 0, 1e-3, arm.settings).unet
+    images = arms.train_images(SETTING, BY_NAME, 0, 1e-3, arm.images).unet
     unet, record = arms.train_arm(SETTING, BY_NAME, arm, 0, 1e-3, images.state_dict())
-    assert all(unet.config[name] == value for name, value in arm.settings.items())
+    assert all(unet.config[name] == value for name, value in arm.images.settings.items())
     assert record["steps"] > 0
+
+
+@pytest.mark.parametrize(("arm", "speed"), [("joint", 2), ("fast-time", 8)])
+def test_time_learns_at_a_speed_of_its_own(arm, speed, monkeypatch):
+    seen = []
+
+    def fit(accelerator, unet, ema, optimizer, *args, **kwargs):
+        groups = {
+            id(p): group["speed"] for group in optimizer.param_groups for p in group["params"]
+        }
+        seen.extend(
+            {groups[id(p)] for p in of(unet)} for of in (spatial_parameters, temporal_parameters)
+        )
+        return [0.0]
+
+    monkeypatch.setattr(arms, "fit", fit)
+    images = unet_of(SETTING, BY_NAME).state_dict()
+    arms.train_arm(SETTING, BY_NAME, ALL[arm], 0, 1e-3, images)
+    assert seen == [{1}, {speed}]
+
+
+def test_embeddings_are_of_the_width_of_an_arm(tmp_path):
+    files = Files(tmp_path)
+    images_first.prepare(SETTING, files, ["joint", "narrow"])
+    for arm, width in (("joint", 16), ("images", 16), ("narrow", 8), ("narrow-images", 8)):
+        job = Job(arm, "embedding", 0, 1e-3)
+        assert images_first.conditioning_of(SETTING, files, job).dim == width
+    assert images_first.images_of(job._replace(arm="narrow")).arm == "narrow-images"
 
 
 def test_what_is_kept_is_not_trained():
