@@ -197,7 +197,7 @@ def conditions(
     device: str | torch.device,
     dropped: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """What `unet` is told of a batch, but for the looks and texts of those that are `dropped`."""
+    """What `unet` is told of a batch, but for names and texts of those that are `dropped`."""
     given = {}
     if encoders.embedding is not None:
         given["cond"] = encoders.embedding.of_clips(batch.videos)

@@ -11,12 +11,12 @@
 The order is that of Make-A-Video (Singer et al. 2022): images teach the spatial parts what
 things look like while the temporal parts are skipped; then, starting from identities, those
 learn motion from videos, which need no names: as there, the U-Net is told the embedding of a
-picture, and a prior makes one of a name. There are pictures of all digits, and clips of 0 to 4
-alone; 5 to 9 move nevertheless. What the U-Net is told is dropped from a tenth of the samples, for
-classifier-free guidance, and half of the frames of the second phase are pictures, for what they
-taught is lost otherwise. Noise schedule and sampler are diffusers'; the frames of a clip share
-most of their noise (PYoCo, Ge et al. 2023), which spares many steps. Clips of videos are drawn at
-many frame rates, from high ones to low ones, and the U-Net is told which.
+picture. A digit is asked for by the mean embedding of its pictures. There are pictures of all
+digits, and clips of 0 to 4 alone; 5 to 9 move nevertheless. What the U-Net is told is dropped from
+a tenth of the samples, for classifier-free guidance. Half of the frames of the second phase are
+pictures, for what they taught is lost otherwise. Noise schedule and sampler are diffusers'; the
+frames of a clip share most of their noise (PYoCo, Ge et al. 2023), which spares many steps. Clips
+of videos are drawn at many frame rates, from high ones to low ones, and the U-Net is told which.
 """
 
 from __future__ import annotations
