@@ -162,7 +162,7 @@ def sheet(rows: Mapping[str, Clips], which: Mapping[str, range], path: Path) -> 
     """A contact sheet: a row for each, with a clip of the first and the last name of each half."""
     mpl.use("agg")
     figure, axes = plt.subplots(
-        len(rows), len(HALVES), figsize=(11, 0.8 * len(rows)), layout="constrained"
+        len(rows), len(HALVES), figsize=(9.5, 0.8 * len(rows)), layout="constrained"
     )
     for half, axis in zip(which, axes[0], strict=True):
         axis.set_title(f"names {half} moving", fontsize="small")
@@ -176,5 +176,5 @@ def sheet(rows: Mapping[str, Clips], which: Mapping[str, range], path: Path) -> 
             axis.set_xticks([])
             axis.set_yticks([])
         row[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize="small")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")  # a long title is cut otherwise
     plt.close(figure)
