@@ -19,6 +19,7 @@ import make_shards
 import measures
 import numpy as np
 import pytest
+import sampling
 import torch
 import train
 import training
@@ -665,6 +666,31 @@ def test_clips_are_of_some_digits_and_told_of_by_their_middle_frame(trained):
     middle = encoders.embedding(batch.videos[:, :, 2])
     assert torch.equal(told["cond"], middle * torch.tensor([[1.0], [0.0], [1.0]]))
     assert middle.abs().sum(-1).min() > 0
+
+
+def test_samples_are_asked_for_by_what_is_usual_for_a_digit(trained):
+    args, checkpoint = train.arguments_of(train.parser(), ["--sample", str(trained)])
+    args.clips, encoders = 13, building.encoders_of(args, checkpoint)
+    lead = sampling.conditions_of_samples(args, encoders, train.load_unet(checkpoint, 8, 16))
+    digits = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
+    assert torch.equal(lead["cond"], encoders.embedding.means[digits])
+
+
+@pytest.mark.parametrize(("apart", "right"), [(True, ["1.00", "0.00"]), (False, ["0.50"])])
+def test_digits_that_no_clip_showed_are_measured_apart(apart, right, monkeypatch, capsys):
+    class Reads(torch.nn.Module):
+        def seen(self, videos):
+            return (videos.mean((1, 3, 4)) * 10).round().long()
+
+    seeing = judges.Judges(1, 6, 10).requires_grad_(False)
+    seeing.frame = Reads()
+    monkeypatch.setattr(train, "judges_of_digits", lambda size, frames, cache: seeing)
+    shown = torch.tensor([0, 1, 2, 3, 4, 0, 0, 0, 0, 0]).repeat(2)
+    videos = (shown / 10).view(-1, 1, 1, 1, 1).expand(-1, 1, 6, 12, 12).clone()
+    args = train.parser().parse_args(["--size", "12", "--frames", "6"])
+    train.print_measures(args, videos, apart)
+    said = capsys.readouterr().out
+    assert re.findall(rf"{measures.RIGHT}: (\S+) ±", said) == right
 
 
 @pytest.mark.parametrize(
