@@ -113,7 +113,7 @@ ABLATIONS = {
                       images=Images({"temporal_compression": (True, False)})),
     "own-noise": Arm("joint, noise of each frame its own", joint=0.5, shared_noise=False),
 }  # fmt: skip
-LOOKS = {  # for what lifts the names that no clip showed
+VARIATIONS = {  # for what lifts the names that no clip showed
     "more-images": Arm("joint, three quarters images", joint=0.75),
     "fewer-images": Arm("joint, a quarter images", joint=0.25),
     "long-images": Arm("joint, after twice the image phase", joint=0.5, images=Images(longer=2.0)),
@@ -123,7 +123,7 @@ LOOKS = {  # for what lifts the names that no clip showed
     "wide": Arm("joint, embeddings of 32", joint=0.5, images=Images(width=32),
                 conditions=("embedding",)),
 }  # fmt: skip
-ALL = {**ARMS, **ABLATIONS, **LOOKS}
+ALL = {**ARMS, **ABLATIONS, **VARIATIONS}
 # that of all arms, and those of some
 IMAGE_PHASES = {"images": SHARED} | {
     f"{name}-images": arm.images for name, arm in ALL.items() if arm.images != SHARED

@@ -306,7 +306,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Compare."""
-    args = parser().parse_args(arguments)
+    command = parser()
+    args = command.parse_args(arguments)
     setting = Setting(**{name: getattr(args, name) for name in Setting._fields})
     pairs = [
         (arm, condition)
@@ -314,6 +315,8 @@ def main(arguments: list[str] | None = None) -> None:
         for arm in args.arms
         if condition in ALL[arm].conditions
     ]
+    if not pairs:
+        command.error("none of these arms is compared under these conditions")
     compare(setting, args.out, pairs, args.seeds, args.each, args.processes)
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from make_a_video_pytorch import SpaceTimeUnet
 from make_a_video_pytorch.guidance import drop_conditions
 
-MOVING = range(5)  # the digits of which there are clips; of the others there are pictures
+MOVING, STILL = range(5), range(5, 10)  # digits of which there are clips, and pictures only
 SMALL = {  # a U-Net for pictures of a few pixels
     "dim_mult": (1, 2),
     "self_attns": (False, True),
@@ -37,7 +37,7 @@ SMALL = {  # a U-Net for pictures of a few pixels
 
 
 class Encoders(NamedTuple):
-    """What texts and pictures are encoded by, if they are, and what clips are told of by."""
+    """What texts and pictures are encoded by, if they are, and what tells of their looks."""
 
     texts: TextEncoder | None
     pictures: Autoencoder | None
@@ -197,7 +197,7 @@ def conditions(
     device: str | torch.device,
     dropped: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """What `unet` is told of a batch, but for names and texts of those that are `dropped`."""
+    """What `unet` is told of a batch, but for the condition of those that are `dropped`."""
     given = {}
     if encoders.embedding is not None:
         given["cond"] = encoders.embedding.of_clips(batch.videos)

@@ -64,7 +64,7 @@ class Embedding(nn.Module):
 
 
 def learned(
-    source: Source, channels: int, names: int, dim: int = 16, steps: int = 800
+    source: Source, channels: int, names: int, dim: int = 16, steps: int = STEPS
 ) -> Embedding:
     """An embedding and its prior, learned from named images of `source`, always the same."""
     with torch.random.fork_rng():
@@ -110,6 +110,7 @@ def embedding_of_digits(size: int, folder: Path) -> Embedding:
     digits = MovingDigits(size)
     path = folder / f"embedding-{size}-{STEPS}.safetensors"
     if not path.exists():
+        print("learning the embedding of digits, for ten seconds or more")
         found = learned(digits, digits.channels, digits.cond_dim, steps=STEPS)
         write(path, found.state_dict())
     return saved(path)

@@ -16,10 +16,10 @@ def parser_of(description: str | None) -> Parser:
     parser = Parser(description)
     add = parser.add_argument
     add("--data", default="digits", help="`digits`, a video, a folder of them, or 'shards/*.tar'")
-    add("--images", type=Path, metavar="FOLDER", help="pictures for the first phase, not frames")
+    add("--images", type=Path, metavar="FOLDER", help="pictures to learn from, not frames of clips")
     add("--text-encoder", type=Path, metavar="FOLDER", help="of transformers, for captions")
     add("--vae", type=Path, metavar="FOLDER", help="an autoencoder, in whose latents to train")
-    add("--cache", type=Path, default=Path("runs/cache"), help="folder for encoded texts, latents")
+    add("--cache", type=Path, default=Path("runs/cache"), help="folder for what is computed once")
     add("--strict-data", action="store_true", help="end at the first file that cannot be used")
     add(
         "--fps",
@@ -54,7 +54,12 @@ def parser_of(description: str | None) -> Parser:
         help="an image model, or pipeline, of diffusers, of which the motion alone is trained",
     )
     add("--steps-images", type=positive_or_zero, default=500, help="training steps on images")
-    add("--steps-video", type=positive_or_zero, default=900, help="steps on clips, at --lr / 4")
+    add(
+        "--steps-video",
+        type=positive_or_zero,
+        default=900,
+        help="steps on clips, at a quarter of --lr",
+    )
     add("--batch-images", type=positive, default=64, help="images in a step, of one process")
     add("--batch-video", type=positive, default=8, help="clips in a step, of one process")
     add("--save-every", type=positive, default=100, help="steps between checkpoints")
@@ -85,7 +90,12 @@ def parser_of(description: str | None) -> Parser:
     )
     add("--prompt", nargs="+", metavar="TEXT", help="texts for samples to follow")
     add("--sample-fps", type=float, default=8.0, help="frames per second of the samples")
-    add("--guidance", type=float, default=GUIDANCE, help="how closely samples follow their name")
+    add(
+        "--guidance",
+        type=float,
+        metavar="SCALE",
+        help="how closely samples follow what they are asked for: 2, but 1.5 by an embedding",
+    )
     add_shared_options(parser, out="runs/train", clips=10, clips_help="videos to sample")
     add_launch_options(parser)
     return parser
@@ -115,9 +125,6 @@ def add_launch_options(parser: Parser) -> None:
         help="leave each process a share of parameters, gradients and optimizer (FSDP2)",
     )
     add("--log", choices=("tensorboard", "wandb"), help="where measures go, beside metrics.jsonl")
-
-
-GUIDANCE = 1.5
 
 
 def positive_or_zero(text: str) -> int:
@@ -193,7 +200,7 @@ def check(args: argparse.Namespace) -> None:
             raise DataError(f"{option_of(name)} {getattr(args, name)} must be positive")
     if args.inflate is not None and args.frames == 1:
         raise DataError("--frames 1 leaves nothing to train with --inflate, which trains motion")
-    if not 0 <= args.joint < 1:
+    if args.joint is not None and not 0 <= args.joint < 1:
         raise DataError(f"--joint {args.joint} must be at least 0, and less than 1")
     if args.frames == 1 and args.steps_video and args.sample is None:
         print("--frames 1: a clip of one frame is an image, so that no temporal part is trained")

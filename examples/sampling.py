@@ -14,7 +14,6 @@ from clips import MovingDigits, named
 from diffusion import SCHEDULE, sample
 from draws import noise_of
 from inflated import Inflated
-from options import GUIDANCE
 from torch import Generator, Tensor
 
 from make_a_video_pytorch import SpaceTimeUnet
@@ -48,7 +47,7 @@ def say_what_does_nothing(
     """Which options of samples this U-Net has no use for."""
     if encoders.texts is None and args.prompt:
         print("--prompt does nothing: there is no --text-encoder")
-    if args.guidance != GUIDANCE and not conditions_of_samples(args, encoders, unet):
+    if args.guidance is not None and not conditions_of_samples(args, encoders, unet):
         print(f"--guidance {args.guidance} does nothing: the U-Net is told nothing to follow")
 
 
@@ -79,7 +78,10 @@ def sampled(
     if lead:
         lead = {name: value[own].to(args.device) for name, value in lead.items()}
         null = None if encoders.texts is None else encoders.texts.nothing()
-        model = partial(guide(unet, args.guidance, null=null), **lead, **given)
+        scale = args.guidance
+        if scale is None:
+            scale = 2.0 if encoders.embedding is None else 1.5
+        model = partial(guide(unet, scale, null=null), **lead, **given)
     clamped = encoders.pictures is None
     videos = sample(
         model, noise, args.sampling_steps, args.device,

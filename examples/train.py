@@ -10,13 +10,13 @@
 
 The order is that of Make-A-Video (Singer et al. 2022): images teach the spatial parts what
 things look like while the temporal parts are skipped; then, starting from identities, those
-learn motion from videos, which need no names: as there, the U-Net is told the embedding of a
-picture. A digit is asked for by the mean embedding of its pictures. There are pictures of all
-digits, and clips of 0 to 4 alone; 5 to 9 move nevertheless. What the U-Net is told is dropped from
-a tenth of the samples, for classifier-free guidance. Half of the frames of the second phase are
-pictures, for what they taught is lost otherwise. Noise schedule and sampler are diffusers'; the
-frames of a clip share most of their noise (PYoCo, Ge et al. 2023), which spares many steps. Clips
-of videos are drawn at many frame rates, from high ones to low ones, and the U-Net is told which.
+learn motion from videos, which need no names. What the U-Net is told is dropped from a tenth of
+the samples, for classifier-free guidance. Of digits it is told the embedding of a picture, as
+there, and one is asked for by the mean embedding of its pictures; there are pictures of all, and
+clips of 0 to 4 alone. Where pictures show more than clips, half of the frames of the second phase
+are pictures, which spares what they taught. Noise schedule and sampler are diffusers'; the frames
+of a clip share most of their noise (PYoCo, Ge et al. 2023), which spares many steps. Clips of
+videos are drawn at many frame rates, from high ones to low ones, and the U-Net is told which.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from statistics import fmean
 
 import torch
 from accelerate import Accelerator
-from building import MOVING, Encoders, encoders_of, sources
+from building import MOVING, STILL, Encoders, encoders_of, sources
 from checkpoints import checkpoints, last_checkpoint, load_unet, options_of
 from clips import MovingDigits, write_videos
 from command_line import Parser, make_folder
@@ -79,9 +79,6 @@ def arguments_of(
             setattr(args, name, None if path is None else Path(path))
         if args.resume:
             compare(args, before)
-    if args.joint is None:
-        pictures = args.images is not None and args.inflate is None
-        args.joint = 0.5 if args.data == "digits" or pictures else 0.0
     check(args)
     if args.inflate is not None:
         args.steps_images = 0  # there is nothing to be learned from images
@@ -124,9 +121,9 @@ def print_measures(args: argparse.Namespace, videos: Tensor, apart: bool) -> Non
     """
     judges = judges_of_digits(args.size, args.frames, args.cache)
     digits = torch.arange(len(videos)) % MovingDigits.cond_dim
-    halves = {"0 to 4, seen moving": MOVING, "5 to 9, never seen moving": range(5, 10)}
-    for title, which in (halves if apart else {"0 to 9": range(10)}).items():
-        print(f"digits {title}:")
+    halves = [("digits seen moving", MOVING), ("digits never seen moving", STILL)]
+    for title, which in halves if apart else [("digits", (*MOVING, *STILL))]:
+        print(f"{title}:")
         some = torch.isin(digits, torch.tensor(which))
         held_out, count = MovingDigits(args.size, held_out=True, digits=which), int(some.sum())
         real = held_out(10 * count, args.frames, Generator().manual_seed(args.seed))

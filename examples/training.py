@@ -48,12 +48,19 @@ class Phase(NamedTuple):
 
 
 def phases(args: argparse.Namespace) -> tuple[Phase, Phase]:
-    """Images, then clips, at a quarter of the rate, to keep what images taught."""
+    """Images, then clips, at a quarter of the rate, to keep what images taught.
+
+    Where only motion is trained, there is nothing to keep, and it is half.
+    """
     total = args.steps_images + args.steps_video
+    slower, joint = (4 if args.inflate is None else 2), args.joint
+    if joint is None:
+        show_more = args.data == "digits" or (args.images is not None and args.inflate is None)
+        joint = 0.5 if show_more else 0.0
     return (
         Phase("images", range(args.steps_images), args.lr, args.batch_images, 1, 1.0),
-        Phase("video", range(args.steps_images, total), args.lr / 4, args.batch_video,
-              args.frames, args.joint),
+        Phase("video", range(args.steps_images, total), args.lr / slower, args.batch_video,
+              args.frames, joint),
     )  # fmt: skip
 
 
@@ -84,12 +91,12 @@ def plans(args: argparse.Namespace, accelerator: Accelerator, first: int) -> lis
         counts = []
         for weight, frames in ((1 - phase.images, phase.frames), (phase.images, 1)):
             total = max(round(weight * batch * phase.frames / frames), 1) if weight else 0
-            if total % shares:
+            if total % shares and args.joint is not None:  # else each share has one more
                 raise DataError(
                     f"--joint {args.joint} makes {total} samples of {frames} frames in a step, and "
                     f"{shares} shares cannot have as many each"
                 )
-            counts.append(total // shares)
+            counts.append(-(-total // shares))
         found.append(Plan(phase, batch, share, *counts))
     return found
 

@@ -333,8 +333,19 @@ def test_ways_of_sampling_are_compared_on_what_was_trained(
 
     some = images_first_sampling.ways(condition)[-2:]
     monkeypatch.setattr(images_first_sampling, "ways", lambda condition: some)
-    options = ["--condition", condition, "--seeds", "1", "--each", "2"]
-    images_first_sampling.main(["--out", str(tmp_path), *options])
+    given = ["--out", str(tmp_path), "--condition", condition, "--lr", "1e-3", "--each", "2"]
+    images_first_sampling.main([*given, "--seeds", "1"])
     written = (tmp_path / f"sampling-joint-{condition}.md").read_text()
     assert capsys.readouterr().out == written
     assert all(written.count(f"| {way.title} |") == 2 for way in some)  # of each half
+    with pytest.raises(SystemExit, match="2"):
+        images_first_sampling.main([*given, "--seeds", "1", "2"])
+    assert f"has no joint-{condition}-2-0.001: run images_first.py" in capsys.readouterr().err
+
+
+def test_arms_that_nobody_is_told_of_are_an_error(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        images_first.main(["--arms", "clips-alone", "--conditions", "embedding"])
+    assert capsys.readouterr().err.endswith(
+        "none of these arms is compared under these conditions\n"
+    )
