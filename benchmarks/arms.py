@@ -71,6 +71,10 @@ class Images(NamedTuple):
     longer: float = 1.0  # than that of other arms
     width: int = 16  # of the embedding
 
+    def steps(self, setting: Setting) -> int:
+        """How many it takes."""
+        return round(self.longer * setting.steps_images)
+
 
 SHARED = Images()
 
@@ -344,7 +348,7 @@ def train_images(
     torch.manual_seed(seed)
     unet = unet_of(setting, conditioning, images.settings)
     training = Training(setting, conditioning, parts_of(setting, conditioning, 1.0), unet, seed)
-    record = training.run(round(images.longer * setting.steps_images), lr)
+    record = training.run(images.steps(setting), lr)
     return Trained(training.ema.module, record)
 
 
@@ -379,8 +383,7 @@ def train_arm(
     spent, total = 0, budget(setting, conditioning)
     if arm.images_first:
         unet.load_state_dict(image_model)
-        steps = round(arm.images.longer * setting.steps_images)
-        spent = steps * operations_of(setting, conditioning, 1.0, unet)
+        spent = arm.images.steps(setting) * operations_of(setting, conditioning, 1.0, unet)
     if not arm.clips:
         return Trained(
             unet, dict.fromkeys(("steps", "operations", "clips", "seconds"), 0) | {"curve": []}

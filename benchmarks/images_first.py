@@ -5,8 +5,8 @@
 Pictures of all ten digits have names; clips, of 0 to 4 only, have none. Each arm is trained with
 the same operations, on three seeds, at the highest learning rate that is best on a fourth, and
 asked for clips of all ten digits. What is done lies in --out, and is not done again: a run that
-was stopped goes on. At the end its tables (results.md, results.json), curves.png and sheet.png are
-written there.
+was stopped goes on. At the end tables (results.md, results.json), results-curves.png and
+results-sheet.png are written there, and the same of the rates that were tried (rates.md, ...).
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ from benchmarks.images_first_results import (
     Ruler,
     anchors,
     costs,
+    of_halves,
     plot,
     sheet,
-    table,
 )
 
 IMAGE_RATE = 2e-3  # that of examples/train.py
@@ -275,9 +275,7 @@ def report(
     measures = {title: ruler.measures(of) for title, of in clips.items()}
     parts = [costs(records)]
     for shown in ([RIGHT, SAME, FRECHET], [SPEED, JERK, DISPLACEMENT, OFF_PATH, NEAREST]):
-        for half in halves(setting.domain):
-            numbers = {title: of[half] for title, of in measures.items()}
-            parts.append(f"Names {half} moving:\n\n{table(numbers, shown)}")
+        parts += of_halves(measures, shown)
     (files.out / f"{name}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     (files.out / f"{name}.json").write_text(json.dumps(measures), encoding="utf-8")
     curves = {title: [record["curve"] for record in of] for title, of in records.items()}

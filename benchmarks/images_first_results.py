@@ -115,6 +115,16 @@ def table(rows: Mapping[str, Mapping[str, Number]], shown: Sequence[str]) -> str
     return "\n".join(lines)
 
 
+def of_halves(
+    measures: Mapping[str, Mapping[str, Mapping[str, Number]]], shown: Sequence[str]
+) -> list[str]:
+    """What `Ruler.measures` gave of each row, as a table of Markdown for each half."""
+    return [
+        f"Names {half} moving:\n\n{table({row: of[half] for row, of in measures.items()}, shown)}"
+        for half in HALVES
+    ]
+
+
 def costs(records: Mapping[str, Sequence[Mapping[str, object]]]) -> str:
     """What the training of each arm was, the mean over seeds, as a table of Markdown."""
     lines = [

@@ -23,9 +23,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.arms import ALL, CONDITIONS, Conditioning, Led, Setting, samples, unet_of
-from benchmarks.domains import halves
 from benchmarks.images_first import Files, Job, conditioning_of, prepare
-from benchmarks.images_first_results import Clips, Ruler, table
+from benchmarks.images_first_results import Clips, Ruler, of_halves
 from make_a_video_pytorch.guidance import guide
 
 SHOWN = (RIGHT, SAME, SPEED, JERK, DISPLACEMENT, FRECHET)
@@ -110,13 +109,10 @@ def main(arguments: list[str] | None = None) -> None:
     measures = {
         way.title: ruler.measures(take(way)) for way in tqdm(ways(args.condition), unit="way")
     }
-    parts = []
-    for half in halves(setting.domain):
-        rows = {title: of[half] for title, of in measures.items()}
-        parts.append(f"Names {half} moving:\n\n{table(rows, SHOWN)}")
+    tables = "\n\n".join(of_halves(measures, SHOWN))
     path = args.out / f"sampling-{args.arm}-{args.condition}.md"
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    print("\n\n".join(parts))
+    path.write_text(f"{tables}\n", encoding="utf-8")
+    print(tables)
 
 
 if __name__ == "__main__":

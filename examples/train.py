@@ -129,10 +129,10 @@ def print_measures(args: argparse.Namespace, videos: Tensor, apart: bool) -> Non
         real = held_out(10 * count, args.frames, Generator().manual_seed(args.seed))
         features = judges.clip(real.videos)
         found, of_real = (
-            summary(measured(clips, shown, judges), judges.clip(clips), features[count:])
-            for clips, shown in (
-                (videos[some], digits[some]),
-                (real.videos[:count], real.names[:count].argmax(-1)),
+            summary(measured(clips, shown, judges), seen, features[count:])
+            for clips, shown, seen in (
+                (videos[some], digits[some], judges.clip(videos[some])),
+                (real.videos[:count], real.names[:count].argmax(-1), features[:count]),
             )
         )
         for name, number in found.items():

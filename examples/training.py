@@ -55,8 +55,7 @@ def phases(args: argparse.Namespace) -> tuple[Phase, Phase]:
     total = args.steps_images + args.steps_video
     slower, joint = (4 if args.inflate is None else 2), args.joint
     if joint is None:
-        show_more = args.data == "digits" or (args.images is not None and args.inflate is None)
-        joint = 0.5 if show_more else 0.0
+        joint = 0.5 if args.data == "digits" or args.images is not None else 0.0
     return (
         Phase("images", range(args.steps_images), args.lr, args.batch_images, 1, 1.0),
         Phase("video", range(args.steps_images, total), args.lr / slower, args.batch_video,
