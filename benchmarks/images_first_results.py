@@ -149,7 +149,7 @@ def costs(records: Mapping[str, Sequence[Mapping[str, object]]]) -> str:
 def plot(curves: Mapping[str, Curves], path: Path) -> None:
     """Held-out losses against operations: the mean over seeds, in a band from lowest to highest."""
     mpl.use("agg")
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 5), sharey=True, layout="constrained")
     for half, axis in zip(HALVES, axes, strict=True):
         for name, seeds in curves.items():
             looks = list(zip(*seeds, strict=True))
@@ -163,7 +163,8 @@ def plot(curves: Mapping[str, Curves], path: Path) -> None:
         axis.set_title(f"names {half} moving")
         axis.set_xlabel("10^12 operations")
     axes[0].set_ylabel("loss of held-out clips")
-    axes[0].legend(fontsize="small")
+    handles, labels = axes[0].get_legend_handles_labels()  # below, where they hide no curve
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
