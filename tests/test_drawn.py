@@ -8,6 +8,7 @@ What fails is printed as a `Case`: small, with a seed instead of tensors, to go 
 """
 
 import copy
+import itertools
 import os
 import pickle
 
@@ -163,11 +164,11 @@ def test_hidden_tokens_change_nothing(case):
         near(out[i : i + 1], module(x[i : i + 1], **alone))
 
 
-CAUSAL = (
-    cases(SpaceTimeUnet, PseudoConv3d, ResnetBlock, least=2, causal=True)
-    | cases(SpatioTemporalAttention, least=2, causal_time_attn=True)
-    | cases(FeedForward, least=2)
+STREAMED = cases(SpaceTimeUnet, PseudoConv3d, ResnetBlock, least=2, causal=True) | cases(
+    SpatioTemporalAttention, least=2, causal_time_attn=True
 )
+CAUSAL = STREAMED | cases(FeedForward, least=2)
+OF_MANY = ("enable_time", "frame_mask")  # which streams do not take
 
 
 @given(CAUSAL, FEW)
@@ -180,6 +181,20 @@ def test_later_frames_change_no_bit_of_earlier_ones(case, kept):
         return module(**changed)[:, :, :kept]
 
     same(with_later(-1), with_later(1))
+
+
+@given(STREAMED, st.lists(FEW, min_size=6, max_size=6))
+def test_any_split_of_a_stream_is_the_whole(case, lengths):
+    case = case._replace(more={k: v for k, v in case.more.items() if k not in OF_MANY})
+    module, x, more = case.make(torch.float64, 0.2)
+    given, stream, chunks, frames = {"x": x, **more}, module.stream(), [], x.shape[2]
+    ends = [end for end in itertools.accumulate(lengths) if end < frames]
+    for start, end in zip([0, *ends], [*ends, frames], strict=True):
+        chunk = by_frames(given, lambda t, here=slice(start, end): t[:, here])
+        chunks.append(stream(chunk.pop("x"), **chunk))
+    whole = module(x, **more)
+    scale = whole.abs().max().item() if whole.numel() else 1
+    torch.testing.assert_close(torch.cat(chunks, dim=2), whole, rtol=0, atol=1e-10 * scale)
 
 
 @given(cases(SpaceTimeUnet))

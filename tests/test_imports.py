@@ -18,6 +18,7 @@ FLOORS = [
             "parameters",
             "layout",
             "trees",
+            "past",
             "decision",
             "gradients.by_hand",
             "gradients.convolution",
@@ -31,6 +32,7 @@ FLOORS = [
     },
     {
         "modules": [
+            "stream",
             "conv",
             "resample",
             "feed_forward",
@@ -48,6 +50,7 @@ FLOORS = [
             "foreign",
             "folding",
             "reasons",
+            "clip",
             "temporal",
             "motion",
             "inflated",

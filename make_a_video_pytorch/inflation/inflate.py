@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from make_a_video_pytorch.inflation.clip import Clip
 from make_a_video_pytorch.inflation.foreign import (
     channels_out,
     is_known_attention,
@@ -17,7 +18,6 @@ from make_a_video_pytorch.inflation.foreign import (
 )
 from make_a_video_pytorch.inflation.inflated import InflatedModel, Model
 from make_a_video_pytorch.inflation.temporal import (
-    Clip,
     InflatedAttention,
     InflatedConv,
     TemporalPart,
@@ -37,6 +37,8 @@ def inflate(
     where: Callable[[str, nn.Module], bool] | None = None,
     heads: int = 8,
     dim_head: int = 64,
+    causal: bool = False,
+    temporal_window: int | None = None,
 ) -> InflatedModel[Model]:
     """Make a video model of an image model, in place; `deflate` gives it back.
 
@@ -62,6 +64,8 @@ def inflate(
         where: whether to inflate a module, by its name and itself; all are if left out.
         heads: number of heads of attention over frames.
         dim_head: width of a head, even.
+        causal: no temporal part sees later frames, so that the model can `stream` videos.
+        temporal_window: frames that attention over frames sees on either side; all if None.
 
     Returns:
         The video model, which holds `model`.
@@ -84,6 +88,8 @@ def inflate(
         ['0.temporal.conv.weight', '0.temporal.conv.bias']
     """
     at_least(1, temporal_kernel_size=temporal_kernel_size, heads=heads, dim_head=dim_head)
+    if temporal_window is not None:
+        at_least(1, temporal_window=temporal_window)
     must_be_multiple(2, "for rotary positions over frames", dim_head=dim_head)
     must_be_untouched(model)
     is_attention = attention_test(model, attention)
@@ -96,7 +102,7 @@ def inflate(
             continue
         part: TemporalPart
         if isinstance(module, nn.Conv2d) and not attends:
-            part = InflatedConv(name, module, temporal_kernel_size)
+            part = InflatedConv(name, module, temporal_kernel_size, causal)
         else:
             channels = channels_out(module)
             if channels is None:
@@ -104,7 +110,7 @@ def inflate(
                     f"{called(name, module)} must have a Linear, Conv1d or Conv2d that tells the "
                     "channels it gives; leave it out by `where`"
                 )
-            part = InflatedAttention(name, channels, heads, dim_head)
+            part = InflatedAttention(name, channels, heads, dim_head, causal, temporal_window)
         chosen.append((path[-1], as_in(name, [*path, module], part)))
     if not chosen:
         raise ValueError(

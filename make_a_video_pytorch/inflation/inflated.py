@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from make_a_video_pytorch.inflation.clip import Clip
 from make_a_video_pytorch.inflation.folding import (
     clip_of,
     fold,
@@ -21,9 +23,11 @@ from make_a_video_pytorch.inflation.folding import (
 from make_a_video_pytorch.inflation.foreign import unwrapped
 from make_a_video_pytorch.inflation.motion import TemporalParts
 from make_a_video_pytorch.inflation.reasons import SIZE_ERRORS, reason_for
-from make_a_video_pytorch.inflation.temporal import Clip, InflatedConv
+from make_a_video_pytorch.inflation.temporal import InflatedConv
+from make_a_video_pytorch.modules.stream import Streamable
 from make_a_video_pytorch.ops.checks import typechecked
 from make_a_video_pytorch.ops.parameters import acts_across_frames
+from make_a_video_pytorch.ops.past import Past
 from make_a_video_pytorch.ops.torch_internals import is_in_forward_mode
 from make_a_video_pytorch.ops.trees import map_leaves
 
@@ -31,7 +35,7 @@ Model = TypeVar("Model", bound=nn.Module)
 R = TypeVar("R")
 
 
-class InflatedModel(nn.Module, Generic[Model]):
+class InflatedModel(Streamable[object], Generic[Model]):
     """An image model that takes videos too, made by `inflate`.
 
     It is called as `model` is. Without a video (b c f h w) among the arguments the call is that
@@ -145,6 +149,20 @@ class InflatedModel(nn.Module, Generic[Model]):
             raise AttributeError(f"`{name}` is a method of `model`: call it by `run` or on `model`")
         return value
 
+    @property
+    def is_causal(self) -> bool:
+        """Whether no frame depends on later ones, as far as temporal parts go."""
+        return all(unwrapped(part).causal for part in self.temporal.values())
+
+    def chunk(self, past: Past, x: Tensor, /, *args: object, **kwargs: object) -> object:
+        """What it makes of a chunk `x` (b c f h w) of a video that follows the `past`."""
+        self.clip.current()  # which clears what a backward pass left
+        self.clip.past = past
+        try:
+            return self(x, *args, **kwargs)
+        finally:
+            self.clip.past = None
+
     def remember(self, result: object) -> None:
         """Bring the video back for the backward pass of all that is in `result`."""
 
@@ -214,26 +232,14 @@ class InflatedModel(nn.Module, Generic[Model]):
         clip = clip_of(args, kwargs)
         if clip is None or clip[1] == 1:
             raise ValueError("`args` must hold a video (b c f h w) of 2 frames or more")
-        reached: set[nn.Module] = set()
-        hooks = [
-            part.register_forward_pre_hook(lambda part, args: reached.add(part))
-            for part in self.temporal.values()
-        ]
         training = [module for module in self.modules() if module.training]
         self.eval()
         try:
             with torch.no_grad():
-                self(*args, **kwargs)
+                return self.temporal.not_reached_by(partial(self, *args, **kwargs))
         finally:
-            for hook in hooks:
-                hook.remove()
             for module in training:
                 module.training = True
-        return [
-            self.temporal.names[key]
-            for key, part in self.temporal.items()
-            if part not in reached
-        ]
 
     def extra_repr(self) -> str:
         parts = [unwrapped(part) for part in self.temporal.values()]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from make_a_video_pytorch.inflation.clip import Clip
 from make_a_video_pytorch.inflation.foreign import layer_at, without_wrappers
 from make_a_video_pytorch.inflation.temporal import (
-    Clip,
     TemporalPart,
     attach,
     detach,
@@ -84,6 +84,20 @@ class TemporalParts(nn.ModuleDict):
                 detach(module)
         for key, part in self.items():
             attach(found[key], part, clip)
+
+    def not_reached_by(self, call: Callable[[], object]) -> list[str]:
+        """The names of the modules whose parts a `call` of the model does not run."""
+        reached: set[nn.Module] = set()
+        hooks = [
+            part.register_forward_pre_hook(lambda part, args: reached.add(part))
+            for part in self.values()
+        ]
+        try:
+            call()
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [self.names[key] for key, part in self.items() if part not in reached]
 
     def prefixes(self) -> dict[str, str]:
         """How the names of the parts begin in a motion module, by their keys."""

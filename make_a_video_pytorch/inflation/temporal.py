@@ -10,54 +10,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from make_a_video_pytorch.inflation.clip import Clip
 from make_a_video_pytorch.modules.conv import convolve, frames_around, temporal_conv, with_pixels
 from make_a_video_pytorch.modules.multihead import Attention
 from make_a_video_pytorch.ops.parameters import acts_across_frames, zero_init
-from make_a_video_pytorch.ops.positions import RotaryPositions
-from make_a_video_pytorch.ops.torch_internals import after_backward, is_hooked, is_in_backward
+from make_a_video_pytorch.ops.past import Past
+from make_a_video_pytorch.ops.positions import RotaryPositions, positions
+from make_a_video_pytorch.ops.torch_internals import is_hooked
 
 # Attributes of an inflated module: what runs after it, for which video, and the handle of the hook.
 # The part is no child of it: tools that take a Conv2d for a leaf would take it for theirs.
 PART, CLIP, HOOK = "_temporal_part", "_temporal_clip", "_temporal_hook"
-
-
-class Clip(nn.Module):
-    """Which video is going through the model: its samples and frames, or None.
-
-    A module, without parameters, that the model holds and each inflated module knows: so each
-    replica of a model has one of its own, copies and pickles hold together, and compilers read it.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sizes: tuple[int, int] | None = None
-        self.in_backward = False
-
-    def current(self) -> tuple[int, int] | None:
-        """The sizes (b, f), or None where no video is going through."""
-        if self.in_backward and not torch.compiler.is_compiling() and not is_in_backward():
-            self.clear()  # what a backward pass left that raised
-        return self.sizes
-
-    def clear(self) -> None:
-        """Forget the video of a backward pass."""
-        self.sizes, self.in_backward = None, False
-
-    def remember(self, result: Tensor) -> None:
-        """Bring the sizes back for the backward pass of `result`.
-
-        Activation checkpointing computes modules again, after the forward pass has left. The
-        node that made `result` is where their backward pass begins.
-        """
-        if result.grad_fn is None:
-            return
-        sizes = self.sizes
-
-        def restore(grads: tuple[Tensor, ...]) -> None:
-            self.sizes, self.in_backward = sizes, True
-            after_backward(self.clear)
-
-        result.grad_fn.register_prehook(restore)
 
 
 class TemporalPart(nn.Module):
@@ -69,26 +32,34 @@ class TemporalPart(nn.Module):
     Args:
         name: that of the module in its model, empty for the model itself.
         dim: channels of its output.
+        causal: a frame sees only itself and earlier ones.
     """
 
-    def __init__(self, name: str, dim: int) -> None:
+    def __init__(self, name: str, dim: int, causal: bool = False) -> None:
         super().__init__()
         self.name = name
         self.dim = dim
+        self.causal = causal
 
     def forward(
-        self, out: object, inputs: tuple[object, ...], clip: tuple[int, int] | None
+        self,
+        out: object,
+        inputs: tuple[object, ...],
+        clip: tuple[int, int] | None,
+        past: Past | None = None,
     ) -> object:
         """Add to what a module made of its `inputs` for a `clip` (b, f); of a tuple, to the first.
+
+        In a stream the clip follows the `past`.
 
         Raises:
             TypeError: if `out` is neither a tensor nor a tuple that begins with one.
             ValueError: if its rows are not those of the video, or its channels not `dim`.
         """
-        if clip is None or clip[1] == 1:
+        if clip is None or (clip[1] == 1 and past is None):
             return out
         if isinstance(out, tuple) and len(out) > 0:
-            return (self(out[0], inputs, clip), *out[1:])
+            return (self(out[0], inputs, clip, past), *out[1:])
         if not isinstance(out, Tensor):
             raise TypeError(
                 f"{self.called} must give a tensor, or a tuple that begins with one, to be "
@@ -97,12 +68,12 @@ class TemporalPart(nn.Module):
         self.must_fit(out, clip)
         x = out.unflatten(0, clip)
         # First `out`, whose memory format the sum then has.
-        return (x + self.delta(x, inputs).to(x.dtype)).flatten(0, 1)
+        return (x + self.delta(x, inputs, past).to(x.dtype)).flatten(0, 1)
 
     if TYPE_CHECKING:
         __call__ = forward
 
-    def delta(self, x: Tensor, inputs: tuple[object, ...]) -> Tensor:
+    def delta(self, x: Tensor, inputs: tuple[object, ...], past: Past | None) -> Tensor:
         """What is added to `x`, (b f c h w) or (b f n c), that a module made of its `inputs`."""
         raise NotImplementedError
 
@@ -133,17 +104,20 @@ class InflatedConv(TemporalPart):
         name: that of the convolution in its model.
         spatial: the convolution.
         kernel_size: frames that the one over frames sees.
+        causal: a frame sees only itself and earlier ones.
     """
 
-    def __init__(self, name: str, spatial: nn.Conv2d, kernel_size: int) -> None:
-        super().__init__(name, spatial.out_channels)
-        self.around = frames_around(kernel_size)
+    def __init__(
+        self, name: str, spatial: nn.Conv2d, kernel_size: int, causal: bool = False
+    ) -> None:
+        super().__init__(name, spatial.out_channels, causal)
+        self.around = frames_around(kernel_size, causal)
         self.conv = zero_init(temporal_conv(self.dim, self.around, spatial.groups))
         acts_across_frames(self, "conv")
 
-    def delta(self, x: Tensor, inputs: tuple[object, ...]) -> Tensor:
+    def delta(self, x: Tensor, inputs: tuple[object, ...], past: Past | None) -> Tensor:
         """b f c h w -> b f c h w"""
-        return convolve(self.conv, x.transpose(1, 2), self.around).transpose(1, 2)
+        return convolve(self.conv, x.transpose(1, 2), self.around, past).transpose(1, 2)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *args: object
@@ -163,23 +137,38 @@ class InflatedAttention(TemporalPart):
         dim: channels of its output.
         heads: number of heads.
         dim_head: width of a head.
+        causal: a frame sees only itself and earlier ones.
+        window: frames seen on either side; all if None.
     """
 
-    def __init__(self, name: str, dim: int, heads: int, dim_head: int) -> None:
-        super().__init__(name, dim)
-        self.attn = Attention(dim, dim_head, heads)
+    def __init__(
+        self,
+        name: str,
+        dim: int,
+        heads: int,
+        dim_head: int,
+        causal: bool = False,
+        window: int | None = None,
+    ) -> None:
+        super().__init__(name, dim, causal)
+        self.attn = Attention(dim, dim_head, heads, causal=causal, window=window)
+        self.window = window
         self.positions = RotaryPositions(dim_head)
         acts_across_frames(self, "attn")
 
-    def delta(self, x: Tensor, inputs: tuple[object, ...]) -> Tensor:
+    def delta(self, x: Tensor, inputs: tuple[object, ...], past: Past | None) -> Tensor:
         """b f c h w -> b f c h w, or b f n c -> b f n c"""
         seen = x
         given = [t for t in inputs if isinstance(t, Tensor)]
         if given and given[0].shape == (x.shape[0] * x.shape[1], *x.shape[2:]):
             seen = x + given[0].unflatten(0, x.shape[:2]).to(x.dtype)
         channels = 2 if x.ndim == 5 else -1
-        angles = self.positions(x.shape[1], device=x.device)
-        attended: Tensor = self.attn(seen.movedim(channels, -1), angles=angles)
+        frames, last = x.shape[1], None
+        if past is not None:
+            frames, last = past.before(self.window) + frames, frames
+        _, angles = positions(None, self.positions, (frames,), like=x, last=last)
+        beside = {} if past is None else {"past": past}
+        attended: Tensor = self.attn(seen.movedim(channels, -1), angles=angles, **beside)
         return attended.movedim(-1, channels)
 
 
@@ -212,7 +201,9 @@ def run_temporal_part(module: nn.Module, args: tuple[object, ...], *rest: object
     for named in kwargs:
         inputs += tuple(named.values()) if isinstance(named, dict) else ()
     clip: Clip = module.__dict__[CLIP]
-    return part(out, inputs, clip.current())
+    sizes = clip.current()
+    beside = () if clip.past is None else (clip.past,)
+    return part(out, inputs, sizes, *beside)
 
 
 def is_attached(module: nn.Module | None, part: nn.Module, clip: Clip) -> bool:

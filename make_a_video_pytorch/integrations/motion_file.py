@@ -26,6 +26,8 @@ class Inflation:
         temporal_kernel_size: frames that a convolution sees; None if there is none.
         heads: heads of attention over frames; None if there is none.
         dim_head: their width.
+        causal: whether no frame sees later ones.
+        temporal_window: frames that attention sees on either side; None for all.
     """
 
     convs: list[str]
@@ -33,36 +35,44 @@ class Inflation:
     temporal_kernel_size: int | None = None
     heads: int | None = None
     dim_head: int | None = None
+    causal: bool = False
+    temporal_window: int | None = None
 
     @classmethod
     def of(cls, video_model: InflatedModel[nn.Module]) -> Inflation:
         """What `video_model` was inflated with."""
-        convs, attentions, sizes = [], [], {}
+        convs: list[str] = []
+        attentions: list[str] = []
+        sizes: dict[str, int | None] = {}
+        causal = False
         for key, part in video_model.temporal.items():
             inner, name = unwrapped(part), video_model.temporal.names[key]
             if isinstance(inner, InflatedConv):
                 convs.append(name)
                 sizes["temporal_kernel_size"] = sum(inner.around) + 1
+                causal = inner.causal
             elif isinstance(inner, InflatedAttention):
                 attentions.append(name)
                 sizes["heads"], sizes["dim_head"] = inner.attn.heads, inner.attn.dim_head
-        return cls(convs, attentions, **sizes)
+                sizes["temporal_window"], causal = inner.window, inner.causal
+        return cls(convs, attentions, **sizes, causal=causal)
 
     def inflate(self, model: nn.Module) -> InflatedModel[nn.Module]:
         """Inflate `model` so."""
         names = {*self.convs, *self.attentions}
         sizes = {"temporal_kernel_size": self.temporal_kernel_size, "heads": self.heads,
-                 "dim_head": self.dim_head}  # fmt: skip
+                 "dim_head": self.dim_head, "temporal_window": self.temporal_window}  # fmt: skip
         return inflate(
             model,
             attention=[type(unwrapped(model.get_submodule(name))) for name in self.attentions],
             where=lambda name, module: name in names,
+            causal=self.causal,
             **{name: size for name, size in sizes.items() if size is not None},
         )
 
     def must_be(self, saved: Inflation, path: str | Path) -> None:
         """Raise a ValueError that names an argument of `inflate` by which `saved` differs."""
-        for name in ("temporal_kernel_size", "heads", "dim_head"):
+        for name in ("temporal_kernel_size", "heads", "dim_head", "causal", "temporal_window"):
             here, there = getattr(self, name), getattr(saved, name)
             if here != there:
                 raise ValueError(

@@ -11,15 +11,17 @@ from torch import Tensor, nn
 
 from make_a_video_pytorch.modules.feed_forward import FeedForward
 from make_a_video_pytorch.modules.multihead import Attention, CrossAttention
+from make_a_video_pytorch.modules.stream import Streamable
 from make_a_video_pytorch.ops.attend import bias_span
 from make_a_video_pytorch.ops.checks import at_least, must_be_taken, typechecked
 from make_a_video_pytorch.ops.decision import Temporal, as_video
 from make_a_video_pytorch.ops.layout import as_given, unfold_pixels
 from make_a_video_pytorch.ops.parameters import acts_across_frames, zero_init
-from make_a_video_pytorch.ops.positions import ContinuousPositionBias, RotaryPositions
+from make_a_video_pytorch.ops.past import Past
+from make_a_video_pytorch.ops.positions import ContinuousPositionBias, RotaryPositions, positions
 
 
-class SpatioTemporalAttention(nn.Module):
+class SpatioTemporalAttention(Streamable[Tensor]):
     """Attention over (h w) in each frame, over frames at each pixel, and a feed-forward.
 
     Make-A-Video (Singer et al. 2022, section 3.2.2), factorised as in Video Diffusion Models (Ho
@@ -134,16 +136,7 @@ class SpatioTemporalAttention(nn.Module):
 
         out = in_space.unflatten(0, (-1, frames))  # b f (h w) c
         if temporal.runs:
-            bias, angles = positions(
-                self.temporal_rel_pos_bias,
-                self.temporal_rotary,
-                (frames,),
-                span=(bias_span(frames, self.temporal_window),),
-                like=x,
-            )
-            # padding comes last, where no causal frame sees it
-            mask = None if self.causal_time_attn else temporal.real
-            over_time = partial(self.temporal_attn, rel_pos_bias=bias, angles=angles, mask=mask)
+            over_time = partial(self.temporal_attn, **self.over_frames(frames, temporal, x))
             attended = out + in_pieces(over_time, out, 2, self.pixels_at_once)
             out = temporal.choose(attended, out)
 
@@ -164,30 +157,30 @@ class SpatioTemporalAttention(nn.Module):
     if TYPE_CHECKING:
         __call__ = forward
 
+    @property
+    def is_causal(self) -> bool:
+        """Whether no frame depends on later ones."""
+        return self.causal_time_attn
+
+    def over_frames(
+        self, frames: int, temporal: Temporal, like: Tensor
+    ) -> dict[str, Tensor | Past | None]:
+        """What attention over so many `frames` is given beside them."""
+        modules = self.temporal_rel_pos_bias, self.temporal_rotary
+        if temporal.past is not None:
+            before = temporal.past.before(self.temporal_window)
+            bias, angles = positions(*modules, (before + frames,), like=like, last=frames)
+            return {"rel_pos_bias": bias, "angles": angles, "past": temporal.past}
+        span = (bias_span(frames, self.temporal_window),)
+        bias, angles = positions(*modules, (frames,), like=like, span=span)
+        # padding comes last, where no causal frame sees it
+        mask = None if self.causal_time_attn else temporal.real
+        return {"rel_pos_bias": bias, "angles": angles, "mask": mask}
+
     def start_as_identity(self) -> None:
         """Make it give what it is given."""
         if self.has_feed_forward:
             zero_init(self.ff.proj_out[1])
-
-
-def positions(
-    rel_pos_bias: ContinuousPositionBias | None,
-    rotary: RotaryPositions | None,
-    sizes: tuple[int, ...],
-    *,
-    span: tuple[int, ...] | None = None,
-    like: Tensor,
-) -> tuple[Tensor | None, Tensor | None]:
-    """The bias over a `span` and the rotary angles over the grid of `sizes`, where there are such.
-
-    The bias depends on offsets only; windowed attention needs it for fewer of them.
-    """
-    bias = angles = None
-    if rel_pos_bias is not None:
-        bias = rel_pos_bias(*(span or sizes), device=like.device, dtype=like.dtype)
-    if rotary is not None:
-        angles = rotary(*sizes, device=like.device)
-    return bias, angles
 
 
 @typechecked

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from make_a_video_pytorch.modules.stream import Streamable
 from make_a_video_pytorch.ops.checks import at_least, typechecked
 from make_a_video_pytorch.ops.decision import Temporal, decide, video_of
 from make_a_video_pytorch.ops.gradients.convolution import conv_over_frames
@@ -20,6 +21,7 @@ from make_a_video_pytorch.ops.layout import (
     unfold_pixels,
 )
 from make_a_video_pytorch.ops.parameters import acts_across_frames, zero_init
+from make_a_video_pytorch.ops.past import Past
 
 
 class TemporalConv(nn.Conv2d):
@@ -64,10 +66,17 @@ def temporal_conv(dim: int, around: tuple[int, int], groups: int = 1) -> Tempora
     return TemporalConv(dim, dim, (before + 1 + after, 1), padding=(padding, 0), groups=groups)
 
 
-def convolve(conv: nn.Module, video: Tensor, around: tuple[int, int]) -> Tensor:
-    """`conv`, made by `temporal_conv`, on a video (b c f h w), whose frames it keeps."""
+def convolve(
+    conv: nn.Module, video: Tensor, around: tuple[int, int], past: Past | None = None
+) -> Tensor:
+    """`conv`, made by `temporal_conv`, on a video (b c f h w), whose frames it keeps.
+
+    In a stream `conv` is causal, and the frames before are of the `past`.
+    """
     pixels, (before, after) = fold_pixels(video), around
-    if before != after:
+    if before != after and past is not None:
+        pixels = past.extend(pixels.movedim(1, -1), before).movedim(-1, 1)
+    elif before != after:
         pixels = F.pad(pixels, (0, 0, before, after))
     return unfold_pixels(conv(pixels), *video.shape[3:])
 
@@ -79,7 +88,7 @@ def with_pixels(state_dict: dict[str, Tensor], name: str) -> None:
         state_dict[name] = weight.unsqueeze(-1)
 
 
-class PseudoConv3d(nn.Module):
+class PseudoConv3d(Streamable[Tensor]):
     """A 2D convolution in every frame, then a 1D convolution over frames at every pixel.
 
     Make-A-Video (Singer et al. 2022, section 3.2.1). The convolution over frames is skipped on
@@ -166,11 +175,17 @@ class PseudoConv3d(nn.Module):
         out = unfold_frames(out, video.shape[2])
         if temporal.runs and self.temporal_conv is not None:
             seen = temporal.without_padding(out)
-            out = temporal.choose(convolve(self.temporal_conv, seen, self.around), out)
+            run = convolve(self.temporal_conv, seen, self.around, temporal.past)
+            out = temporal.choose(run, out)
         return as_given(out, x)
 
     if TYPE_CHECKING:
         __call__ = forward
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether no frame depends on later ones."""
+        return self.around[1] == 0
 
     def in_space(self, images: Tensor, memory_format: torch.memory_format) -> Tensor:
         """The convolution in every frame; an even kernel would add a row and a column."""

@@ -11,6 +11,7 @@ from make_a_video_pytorch.ops.decision import Temporal, as_video
 from make_a_video_pytorch.ops.layout import as_given
 from make_a_video_pytorch.ops.norm import RMSNorm
 from make_a_video_pytorch.ops.parameters import acts_across_frames
+from make_a_video_pytorch.ops.past import Past
 
 
 class GEGLU(nn.Module):
@@ -92,9 +93,14 @@ class FeedForward(nn.Module):
         video, temporal = as_video(x, self.dim, enable_time)
         tokens = self.proj_in(video.movedim(1, -1))
         if temporal.runs:  # looks back only, and so never at padding
-            tokens = temporal.choose(self.token_shift(tokens), tokens)
+            tokens = temporal.choose(self.shifted(tokens, temporal.past), tokens)
         dtype = torch.float16 if video.dtype == torch.float16 else None
         return as_given(self.proj_out(tokens, dtype).movedim(-1, 1), x)
+
+    def shifted(self, tokens: Tensor, past: Past | None) -> Tensor:
+        """The token shift of `tokens` (b f h w d), which follow those of the `past`."""
+        out: Tensor = self.token_shift(tokens if past is None else past.extend(tokens, 1))
+        return out if past is None else out[:, 1:]
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *args: object

@@ -12,6 +12,7 @@ from make_a_video_pytorch.ops.checks import at_least, must_be_tensor, typechecke
 from make_a_video_pytorch.ops.decision import as_bools, must_be_mask
 from make_a_video_pytorch.ops.norm import RMSNorm
 from make_a_video_pytorch.ops.parameters import zero_init
+from make_a_video_pytorch.ops.past import Past
 from make_a_video_pytorch.ops.positions import rotate
 
 
@@ -24,7 +25,9 @@ class Attention(nn.Module):
 
     Shapes: `x` (b n ... dim), `rel_pos_bias` (heads n n), `angles` of rotary positions
     (n dim_head/2), `mask` (b n), False for tokens that are not to be seen; returns the shape of
-    `x`. With a `window`, `bias_span(n, window)` stands for n in the bias.
+    `x`. With a `window`, `bias_span(n, window)` stands for n in the bias. In a stream `x` are the
+    last n of m tokens, of which the `past` holds the others, with a bias (heads n m) and angles
+    (m dim_head/2).
 
     Args:
         dim: channels in and out.
@@ -64,6 +67,7 @@ class Attention(nn.Module):
         rel_pos_bias: Tensor | None = None,
         angles: Tensor | None = None,
         mask: Tensor | None = None,
+        past: Past | None = None,
     ) -> Tensor:
         x = self.norm(x)
         # b n ... (heads d) -> b n (... heads) d
@@ -72,8 +76,12 @@ class Attention(nn.Module):
             project(x).reshape(*x.shape[:2], heads, self.dim_head)
             for project in (self.to_q, self.to_k, self.to_v)
         )
+        if past is not None:
+            k, v = (past.extend(t, self.attend.window) for t in (k, v))
+            if self.attend.window is not None:
+                mask = past.real(x, k)
         if angles is not None:
-            q, k = rotate(q, angles), rotate(k, angles)
+            q, k = rotate(q, angles[-q.shape[1] :]), rotate(k, angles)
         out = self.attend(*(t.transpose(1, 2) for t in (q, k, v)), bias=rel_pos_bias, mask=mask)
         out = out.transpose(1, 2).reshape(*x.shape[:-1], self.heads * self.dim_head)
         projected: Tensor = self.to_out(out)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from make_a_video_pytorch.modules.conv import PseudoConv3d
+from make_a_video_pytorch.modules.stream import Streamable
 from make_a_video_pytorch.ops.checks import at_least, is_one_of, must_be_floating, typechecked
 from make_a_video_pytorch.ops.decision import Temporal, as_video
 from make_a_video_pytorch.ops.gradients.by_hand import by_hand
@@ -67,7 +68,7 @@ class Block(nn.Module):
         return activated
 
 
-class ResnetBlock(nn.Module):
+class ResnetBlock(Streamable[Tensor]):
     """Two blocks and a skip connection; the first is scaled and shifted by the timestep.
 
     The residual block of Ho et al. 2020 with the scale and shift of Dhariwal and Nichol 2021
@@ -102,6 +103,7 @@ class ResnetBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.dim = dim
+        self.causal = causal
         self.timestep_cond_dim = timestep_cond_dim
         self.timestep_mlp: nn.Sequential | None = None
         if timestep_cond_dim is not None:
@@ -153,6 +155,11 @@ class ResnetBlock(nn.Module):
 
     if TYPE_CHECKING:
         __call__ = forward
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether no frame depends on later ones."""
+        return self.causal
 
     def scale_and_shift(self, timestep_emb: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
         """What a `timestep_emb` makes of itself for a video (b dim f h w): (b dim_out f|1 1 1)."""

@@ -41,6 +41,8 @@ class Attend(nn.Module):
         flash: fused kernels; False is the explicit softmax, which can be differentiated twice.
         causal: query i sees keys 0 .. i only.
         window: query i sees keys i - window .. i + window only.
+
+    With `causal`, fewer queries than keys are the last ones, as in a stream.
     """
 
     @typechecked
@@ -62,10 +64,25 @@ class Attend(nn.Module):
         bias: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
+        if self.causal and k.shape[2] > q.shape[2]:
+            bias = self.hiding(bias, q, k)
+            return self.in_chunks(q, k, v, bias, key_mask(mask), causal=False)
         if self.window is not None and is_windowed(k.shape[2], self.window):
             return self.in_blocks(q, k, v, bias, mask, self.window)
-        mask = None if mask is None else mask[:, None, None]
-        return self.in_chunks(q, k, v, bias, mask, self.causal)
+        return self.in_chunks(q, k, v, bias, key_mask(mask), self.causal)
+
+    def hiding(self, bias: Tensor | None, q: Tensor, k: Tensor) -> Tensor | None:
+        """`bias` (heads i j) that hides what the queries, the last of the keys, do not see."""
+        length, window = k.shape[2], self.window
+        if q.shape[2] == 1 and (window is None or length <= window + 1):
+            return bias
+        key = torch.arange(length, device=q.device)
+        query = key[-q.shape[2] :, None]
+        seen = key <= query
+        if window is not None:
+            seen = seen & (query - key <= window)
+        bias = q.new_zeros(()) if bias is None else bias.to(q.dtype)
+        return bias.masked_fill(~seen[None], hidden(q.dtype))
 
     def in_blocks(
         self,
@@ -154,6 +171,11 @@ class Attend(nn.Module):
     def extra_repr(self) -> str:
         window = "" if self.window is None else f", window={self.window}"
         return f"flash={self.flash}, causal={self.causal}{window}"
+
+
+def key_mask(mask: Tensor | None) -> Tensor | None:
+    """A mask of keys (b j) as one of scores (b g i j)."""
+    return None if mask is None else mask[:, None, None]
 
 
 def is_windowed(length: int, window: int) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from make_a_video_pytorch.ops.checks import must_be_floating, must_be_multiple, must_be_tensor
 from make_a_video_pytorch.ops.layout import in_layout
+from make_a_video_pytorch.ops.past import Past
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Temporal:
     runs: bool                    # False: on nothing
     videos: Tensor | None = None  # (b): on the samples that are True; on all if None
     real: Tensor | None = None    # (b f): False is padding, which no temporal part may see
+    past: Past | None = None      # in a stream: the frames before this chunk
 
     def choose(self, run: Tensor, skipped: Tensor) -> Tensor:
         """`run` (b ...) in the samples that are videos, `skipped` (b ...) in the others."""

@@ -47,7 +47,7 @@ class ContinuousPositionBias(nn.Module):
 
     Shapes: sizes (s_1, ..., s_num_dims) -> (heads n n), n their product; entry (i, j) belongs to
     the offset from j to i. `device` and `dtype` are those of what attends, torch's default ones if
-    left out.
+    left out. Of one dimension the rows may be those of the `last` positions only: (heads last n).
 
     Args:
         dim: hidden width of the MLP.
@@ -70,6 +70,7 @@ class ContinuousPositionBias(nn.Module):
     def forward(
         self,
         *dimensions: int,
+        last: int | None = None,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
@@ -84,7 +85,7 @@ class ContinuousPositionBias(nn.Module):
         table = torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1)
         for layer in self.net:
             table = layer(table)
-        index = self.offset_index(*dimensions, device=table.device)
+        index = self.offset_index(*dimensions, last=last, device=table.device)
         bias = table.flatten(0, -2).t().index_select(1, index.flatten())
         return bias.view(-1, *index.shape)
 
@@ -93,8 +94,14 @@ class ContinuousPositionBias(nn.Module):
         for parameter in self.net[-1].parameters():
             nn.init.zeros_(parameter)
 
-    def offset_index(self, *dimensions: int, device: torch.device) -> Tensor:
+    def offset_index(
+        self, *dimensions: int, last: int | None, device: torch.device
+    ) -> Tensor:
         """Where the offset from token j to token i (n n) stands in the flattened table."""
+        if last is not None:
+            (size,) = dimensions
+            position = torch.arange(size, device=device)
+            return position[size - last :, None] - position + size - 1
         index = torch.zeros((), dtype=torch.long, device=device)
         for axis, size in enumerate(dimensions):
             position = torch.arange(size, device=device)
@@ -112,7 +119,8 @@ class RotaryPositions(nn.Module):
     position on it. Attention then depends on offsets only; there is no maximum size and no
     parameter, and the scores need no bias, so that the pure flash kernel applies.
 
-    Shapes: sizes (s_1, ..., s_num_dims) -> angles (n, dim_head / 2) in fp32, n their product.
+    Shapes: sizes (s_1, ..., s_num_dims) -> angles (n, dim_head / 2) in fp32, or in the wider
+    `dtype` of what attends, n their product. Of each dimension the first position is `first`.
 
     Args:
         dim_head: width of a head, divisible by twice `num_dims`.
@@ -133,11 +141,20 @@ class RotaryPositions(nn.Module):
         self.num_dims = num_dims
         self.theta = theta
 
-    def forward(self, *dimensions: int, device: torch.device | None = None) -> Tensor:
+    def forward(
+        self,
+        *dimensions: int,
+        first: int = 0,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
         pairs = self.dim_head // (2 * self.num_dims)
-        steps = torch.arange(pairs, device=device, dtype=torch.float32)
+        dtype = torch.promote_types(dtype, torch.float32)
+        steps = torch.arange(pairs, device=device, dtype=dtype)
         frequencies = self.theta ** -(steps / pairs)
-        axes = [torch.arange(size, device=device, dtype=torch.float32) for size in dimensions]
+        axes = [
+            torch.arange(first, first + size, device=device, dtype=dtype) for size in dimensions
+        ]
         grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
         return (grid[..., None] * frequencies).reshape(-1, self.dim_head // 2)
 
@@ -154,3 +171,28 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
     first, second = x.to(torch.promote_types(x.dtype, angles.dtype)).chunk(2, dim=-1)
     cos, sin = angles.cos(), angles.sin()
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+
+
+def positions(
+    rel_pos_bias: ContinuousPositionBias | None,
+    rotary: RotaryPositions | None,
+    sizes: tuple[int, ...],
+    *,
+    like: Tensor,
+    span: tuple[int, ...] | None = None,
+    last: int | None = None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """The bias over a `span` and the rotary angles over the grid of `sizes`, where there are such.
+
+    The bias depends on offsets only; windowed attention needs it for fewer of them. Where only
+    the `last` tokens attend, it has their rows, and angles are zero at the first of these: their
+    own distances, which matter most, are then exact however long a stream is.
+    """
+    bias = angles = None
+    if rel_pos_bias is not None:
+        rows = {} if last is None else {"last": last}
+        bias = rel_pos_bias(*(span or sizes), **rows, device=like.device, dtype=like.dtype)
+    if rotary is not None:
+        first = {} if last is None else {"first": last - sizes[0]}
+        angles = rotary(*sizes, **first, device=like.device, dtype=like.dtype)
+    return bias, angles

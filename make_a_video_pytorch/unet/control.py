@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from make_a_video_pytorch.modules.conv import PseudoConv3d
+from make_a_video_pytorch.modules.stream import Streamable
 from make_a_video_pytorch.ops.checks import at_least, is_one_of, typechecked
 from make_a_video_pytorch.ops.decision import Temporal
 from make_a_video_pytorch.ops.layout import as_given, in_layout
@@ -18,7 +19,7 @@ from make_a_video_pytorch.unet.stages import mean_of_pairs
 from make_a_video_pytorch.unet.unet import SpaceTimeUnet
 
 
-class ControlBranch(nn.Module):
+class ControlBranch(Streamable[list[Tensor]]):
     """A copy of a U-Net's way down and middle, which tells the U-Net what pictures show.
 
     A ControlNet (Zhang et al. 2023, section 3) over frames: the pictures, such as outlines or
@@ -55,7 +56,7 @@ class ControlBranch(nn.Module):
         self.cond_channels = cond_channels
         self.unet = SpaceTimeUnet(**unet)  # type: ignore[arg-type]  # which it checks itself
         self.config = {**self.unet.config, "cond_channels": cond_channels}
-        causal = self.unet.config["causal"] is True
+        causal = self.unet.is_causal
         dims = self.unet.dims
         self.cond_in = zero_conv(cond_channels, dims[0], 3, causal)
         widths = [dim for dim in dims[1:] for _ in range(2)]
@@ -145,6 +146,11 @@ class ControlBranch(nn.Module):
 
     if TYPE_CHECKING:
         __call__ = forward
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether no frame depends on later ones."""
+        return self.unet.is_causal
 
 
 def zero_conv(dim: int, dim_out: int, kernel_size: int, causal: bool) -> PseudoConv3d:

@@ -174,10 +174,14 @@ class Staged(nn.Module):
     ) -> Tensor:
         """`block` on `video`, computed again in backward under `gradient_checkpointing`."""
         function = partial(block, enable_time=along.temporal, **further)
-        out: Tensor
+        past = along.temporal.past
         again = self.gradient_checkpointing and torch.is_grad_enabled()
+        if past is not None and torch.compiler.is_compiling():
+            again = False  # a graph checkpoints nothing that changes what is outside
+        out: Tensor
         if again and not is_in_forward_mode():  # which torch 2.6 does not checkpoint
-            out = checkpoint(function, video, use_reentrant=False, preserve_rng_state=False)
+            repeatable = function if past is None else past.from_here(function)
+            out = checkpoint(repeatable, video, use_reentrant=False, preserve_rng_state=False)
         else:
             out = function(video)
         return out

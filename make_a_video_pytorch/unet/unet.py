@@ -12,6 +12,7 @@ from torch import Tensor
 from make_a_video_pytorch.modules.attention import SpatioTemporalAttention
 from make_a_video_pytorch.modules.conv import PseudoConv3d
 from make_a_video_pytorch.modules.resnet import ResnetBlock
+from make_a_video_pytorch.modules.stream import Streamable
 from make_a_video_pytorch.ops.checks import at_least, must_be_multiple, one_per_stage, typechecked
 from make_a_video_pytorch.ops.decision import Temporal, as_bools, as_video, must_be_frames
 from make_a_video_pytorch.unet.conditions import Conditioned
@@ -19,7 +20,7 @@ from make_a_video_pytorch.unet.growth import Growable
 from make_a_video_pytorch.unet.stages import Along, Staged
 
 
-class SpaceTimeUnet(Conditioned, Staged, Growable):
+class SpaceTimeUnet(Conditioned, Staged, Growable, Streamable[Tensor]):
     """A diffusion U-Net for images and videos.
 
     Make-A-Video (Singer et al. 2022, section 3.2): the U-Net of an image diffusion model whose
@@ -207,6 +208,11 @@ class SpaceTimeUnet(Conditioned, Staged, Growable):
 
     if TYPE_CHECKING:
         __call__ = forward
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether no frame depends on later ones."""
+        return self.config["causal"] is True
 
     def enter(
         self,

@@ -23,7 +23,8 @@ from make_a_video_pytorch import (
     Upsample,
     inflate,
 )
-from make_a_video_pytorch.inflation.temporal import HOOK, PART, Clip
+from make_a_video_pytorch.inflation.clip import Clip
+from make_a_video_pytorch.inflation.temporal import HOOK, PART
 from tests.image_models import Around, inflated, plain_net, small_text_unet
 from tests.zoo import CONDITIONS, EVERY, ONE_STAGE, each, randomize
 

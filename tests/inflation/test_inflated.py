@@ -16,7 +16,8 @@ from make_a_video_pytorch import (
     spatial_parameters,
     temporal_parameters,
 )
-from make_a_video_pytorch.inflation.temporal import CLIP, Clip, part_of
+from make_a_video_pytorch.inflation.clip import Clip
+from make_a_video_pytorch.inflation.temporal import CLIP, part_of
 from tests.image_models import (
     ATTENTION,
     FORMS,

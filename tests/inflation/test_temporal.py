@@ -173,19 +173,3 @@ def test_a_hook_that_is_registered_again_without_its_keywords_runs():
     conv._forward_hooks_with_kwargs.clear()
     conv.register_forward_hook(run_temporal_part)
     assert torch.equal(conv(x), expected)
-
-
-def test_the_video_is_back_while_gradients_are_computed_and_then_gone():
-    clip, seen = Clip(), []
-    x = torch.randn(3, requires_grad=True)
-    middle = x * 2
-    middle.register_hook(lambda grad: seen.append(clip.current()))
-    clip.sizes = (2, 3)
-    result = middle.square()
-    clip.remember(result)
-    clip.sizes = None
-    result.sum().backward(retain_graph=True)
-    result.sum().backward()
-    assert seen == [(2, 3), (2, 3)]
-    assert clip.sizes is None
-    clip.remember(torch.randn(3))  # no gradient, nothing to remember

@@ -40,7 +40,7 @@ def test_the_file_says_what_the_model_was_inflated_with(tmp_path):
         said = json.loads(file.metadata()["inflation"])
     assert said == {
         "convs": ["2"], "attentions": [], "temporal_kernel_size": 5, "heads": None,
-        "dim_head": None,
+        "dim_head": None, "causal": False, "temporal_window": None,
     }  # fmt: skip
 
 
@@ -48,6 +48,7 @@ OTHERS = {
     "temporal_kernel_size": (
         {"temporal_kernel_size": 5}, r"`temporal_kernel_size` \(=5\) must be 3, with which"
     ),
+    "causal": ({"causal": True}, r"`causal` \(=True\) must be False, with which"),
     "where": (
         {"where": lambda name, module: name == "0"},
         r"`where` must choose the convs of the motion in .*motion.safetensors: 1 of them are not "
@@ -71,9 +72,10 @@ def test_a_model_that_was_inflated_otherwise_is_told_by_which_argument(options, 
     [
         ({"heads": 3}, r"`heads` \(=3\) must be 2"),
         ({"dim_head": 4}, r"`dim_head` \(=4\) must be 2"),
+        ({"temporal_window": 3}, r"`temporal_window` \(=3\) must be None"),
         ({"attention": []}, r"`heads` \(=None\) must be 2"),
     ],
-    ids=["heads", "dim_head", "attention"],
+    ids=["heads", "dim_head", "window", "attention"],
 )
 def test_attention_that_differs_is_told(options, message, tmp_path):
     save_motion(video_model(Net()), tmp_path / "motion.safetensors")

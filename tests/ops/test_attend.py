@@ -151,3 +151,22 @@ def test_chunks_of_heads_keep_the_mask_of_a_window(monkeypatch):
     whole = Attend(window=2)(q, k, v, bias, mask)
     monkeypatch.setattr(attend, "MAX_GRID", 6)
     torch.testing.assert_close(Attend(window=2)(q, k, v, bias, mask), whole)
+
+
+@pytest.mark.parametrize("flash", [True, False])
+@pytest.mark.parametrize("window", [None, 1, 2, 6, 9])
+@pytest.mark.parametrize("queries", [1, 3, 7])
+def test_fewer_causal_queries_are_the_last(flash, window, queries):
+    q, k, v = torch.randn(3, 2, 6, 7, 4).double()
+    bias, mask = torch.randn(3, 7, 7).double(), torch.rand(2, 7) > 0.3
+    mask[:, -queries:] = True
+    offset = torch.arange(7)[:, None] - torch.arange(7)
+    seen = (offset >= 0) & (offset <= (7 if window is None else window)) & mask[:, None, None]
+    scores = (q @ k.mT / 2 + bias.repeat(2, 1, 1)).masked_fill(~seen, -torch.inf)
+    expected = (scores.softmax(-1) @ v)[:, :, -queries:]
+    if queries == 7 and window is not None and window < 6:
+        return  # then the bias is one of offsets
+    last = Attend(flash=flash, causal=True, window=window)
+    out = last(q[:, :, -queries:], k, v, bias[:, -queries:], mask)
+    torch.testing.assert_close(out, expected)
+    assert last(q[:, :, -queries:], k, v).isfinite().all()

@@ -7,6 +7,7 @@ from make_a_video_pytorch.ops.positions import (
     ContinuousPositionBias,
     RotaryPositions,
     SinusoidalPosEmb,
+    positions,
     rotate,
 )
 
@@ -92,3 +93,20 @@ def test_rotation_is_computed_in_fp32_and_returns_the_dtype():
 def test_rotary_positions_say_what_they_are():
     expected = "RotaryPositions(8, num_dims=2, theta=10000)"
     assert repr(RotaryPositions(8, num_dims=2)) == expected
+
+
+def test_the_rows_of_the_last_positions_are_those_of_all():
+    bias, rotary = ContinuousPositionBias(dim=6, heads=2), RotaryPositions(8)
+    torch.testing.assert_close(bias(9, last=4), bias(9)[:, -4:])
+    (given, angles), like = positions(bias, rotary, (9,), like=torch.zeros(1), last=4), bias(9)
+    torch.testing.assert_close(given, like[:, -4:])
+    torch.testing.assert_close(angles, rotary(9) - rotary(9)[-4])
+
+
+def test_the_last_positions_of_many_are_exact():
+    _, angles = positions(None, RotaryPositions(8), (100_003,), like=torch.zeros(1), last=3)
+    assert torch.equal(angles[-3:], RotaryPositions(8)(3))
+    wide = RotaryPositions(8)(40, dtype=torch.float64)
+    exact = torch.arange(40).double()[:, None] * 10_000 ** -(torch.arange(4).double() / 4)
+    torch.testing.assert_close(wide, exact, rtol=1e-15, atol=0)
+    assert RotaryPositions(8)(40, dtype=torch.bfloat16).dtype == torch.float32

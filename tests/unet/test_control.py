@@ -209,3 +209,18 @@ def test_a_unet_that_is_wrapped_is_refused():
     unet.mid_attn.spatial_attn.to_q = torch.nn.Sequential(unet.mid_attn.spatial_attn.to_q)
     with pytest.raises(ValueError, match=r"`mid_attn.spatial_attn.to_q.weight` is hidden"):
         ControlBranch.from_unet(unet)
+
+
+def test_a_stream_of_the_branch_controls_a_stream_of_the_unet():
+    unet, branch, extra = controlled(causal=True, temporal_window=1)
+    unet, branch, video = unet.double(), branch.double(), torch.randn(2, 3, 7, 8, 12).double()
+    outlines = torch.rand(2, 1, 7, 8, 12).double()
+    whole = unet(video, features=branch(video, cond_images=outlines, **extra), **extra)
+    to_unet, to_branch, chunks = unet.stream(), branch.stream(), []
+    for x, pictures in zip(video.split([3, 1, 3], 2), outlines.split([3, 1, 3], 2), strict=True):
+        features = to_branch(x, cond_images=pictures, **extra)
+        chunks.append(to_unet(x, features=features, **extra))
+    torch.testing.assert_close(torch.cat(chunks, dim=2), whole, rtol=1e-10, atol=1e-10)
+    plain = ControlBranch(**UNET)
+    with pytest.raises(ValueError, match="ControlBranch must be causal"):
+        plain.stream()

@@ -1,0 +1,51 @@
+"""Which video is going through an inflated model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from make_a_video_pytorch.ops.past import Past
+from make_a_video_pytorch.ops.torch_internals import after_backward, is_in_backward
+
+
+class Clip(nn.Module):
+    """Which video is going through the model: its samples and frames, or None.
+
+    A module, without parameters, that the model holds and each inflated module knows: so each
+    replica of a model has one of its own, copies and pickles hold together, and compilers read it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: tuple[int, int] | None = None
+        self.past: Past | None = None  # in a stream
+        self.in_backward = False
+
+    def current(self) -> tuple[int, int] | None:
+        """The sizes (b, f), or None where no video is going through."""
+        if self.in_backward and not torch.compiler.is_compiling() and not is_in_backward():
+            self.clear()  # what a backward pass left that raised
+        return self.sizes
+
+    def clear(self) -> None:
+        """Forget the video of a backward pass."""
+        self.sizes, self.past, self.in_backward = None, None, False
+
+    def remember(self, result: Tensor) -> None:
+        """Bring the sizes back for the backward pass of `result`.
+
+        Activation checkpointing computes modules again, after the forward pass has left. The
+        node that made `result` is where their backward pass begins.
+        """
+        if result.grad_fn is None:
+            return
+        sizes, past = self.sizes, self.past
+        if past is not None:
+            past = past.gone()
+
+        def restore(grads: tuple[Tensor, ...]) -> None:
+            self.sizes, self.past, self.in_backward = sizes, past, True
+            after_backward(self.clear)
+
+        result.grad_fn.register_prehook(restore)
