@@ -13,6 +13,7 @@ from make_a_video_pytorch.modules.attention import SpatioTemporalAttention, chun
 from make_a_video_pytorch.modules.conv import PseudoConv3d
 from make_a_video_pytorch.modules.resample import Downsample, Upsample
 from make_a_video_pytorch.modules.resnet import ResnetBlock
+from make_a_video_pytorch.modules.stream import Stream
 from make_a_video_pytorch.modules.timestep import TimestepEmbedding
 from make_a_video_pytorch.ops.parameters import spatial_parameters, temporal_parameters
 from make_a_video_pytorch.unet.control import ControlBranch
@@ -29,6 +30,7 @@ __all__ = [
     "ResnetBlock",
     "SpaceTimeUnet",
     "SpatioTemporalAttention",
+    "Stream",
     "TimestepEmbedding",
     "Upsample",
     "chunk_attention",

@@ -42,7 +42,7 @@ FLOORS = [
             "resnet",
         ],
         "guidance": ["nulls", "dropping", "scales", "guided", "__init__"],
-        "": ["recipes"],
+        "recipes": ["kept", "noise", "rates", "levels", "rolling", "__init__"],
     },
     {
         "unet": ["conditions", "growth", "stages", "unet", "control"],
@@ -148,7 +148,8 @@ def test_everything_public_is_documented_and_annotated():
         assert thing.__doc__
         if inspect.ismodule(thing):
             continue
-        functions = [thing.__init__, thing.forward] if inspect.isclass(thing) else [thing]
+        call = "forward" if hasattr(thing, "forward") else "__call__"
+        functions = [thing.__init__, getattr(thing, call)] if inspect.isclass(thing) else [thing]
         for function in functions:
             signature = inspect.signature(function)
             assert signature.return_annotation is not inspect.Signature.empty
