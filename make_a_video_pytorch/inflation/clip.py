@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +30,16 @@ class Clip(nn.Module):
         if self.in_backward and not torch.compiler.is_compiling() and not is_in_backward():
             self.clear()  # what a backward pass left that raised
         return self.sizes
+
+    @contextmanager
+    def after(self, past: Past) -> Iterator[None]:
+        """Let the video that goes through meanwhile follow the `past`."""
+        self.current()  # which clears what a backward pass left
+        self.past = past
+        try:
+            yield
+        finally:
+            self.past = None
 
     def clear(self) -> None:
         """Forget the video of a backward pass."""

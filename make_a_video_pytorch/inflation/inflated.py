@@ -35,7 +35,7 @@ Model = TypeVar("Model", bound=nn.Module)
 R = TypeVar("R")
 
 
-class InflatedModel(Streamable[object], Generic[Model]):
+class InflatedModel(nn.Module, Streamable[object], Generic[Model]):
     """An image model that takes videos too, made by `inflate`.
 
     It is called as `model` is. Without a video (b c f h w) among the arguments the call is that
@@ -156,12 +156,8 @@ class InflatedModel(Streamable[object], Generic[Model]):
 
     def chunk(self, past: Past, x: Tensor, /, *args: object, **kwargs: object) -> object:
         """What it makes of a chunk `x` (b c f h w) of a video that follows the `past`."""
-        self.clip.current()  # which clears what a backward pass left
-        self.clip.past = past
-        try:
+        with self.clip.after(past):
             return self(x, *args, **kwargs)
-        finally:
-            self.clip.past = None
 
     def remember(self, result: object) -> None:
         """Bring the video back for the backward pass of all that is in `result`."""

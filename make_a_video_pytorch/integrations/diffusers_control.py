@@ -11,13 +11,15 @@ from diffusers.loaders import PeftAdapterMixin
 from torch import Tensor
 
 from make_a_video_pytorch.integrations.diffusers_unet import as_mask, signature_with
+from make_a_video_pytorch.modules.stream import Streamable
+from make_a_video_pytorch.ops.decision import Temporal
 from make_a_video_pytorch.unet.control import ControlBranch
 from make_a_video_pytorch.unet.unet import SpaceTimeUnet
 
 C = TypeVar("C", bound="ControlBranchModel")
 
 
-class ControlBranchModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
+class ControlBranchModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Streamable[list[Tensor]]):
     """A ControlBranch that diffusers saves, loads and shares, beside its SpaceTimeUnetModel.
 
     It takes the arguments of `ControlBranch`, which its `config` then holds. The branch itself is
@@ -78,7 +80,7 @@ class ControlBranchModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         *,
         cond_images: Tensor,
         conditioning_scale: Tensor | float = 1.0,
-        enable_time: bool | Tensor = True,
+        enable_time: bool | Tensor | Temporal = True,
         cond: Tensor | None = None,
         fps: Tensor | float | None = None,
         frame_mask: Tensor | None = None,
@@ -117,6 +119,11 @@ class ControlBranchModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     if TYPE_CHECKING:
         __call__ = forward
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether no frame depends on later ones."""
+        return self.branch.is_causal
 
 
 # diffusers reads here what a saved config may hold

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import FrozenDict
 from huggingface_hub import hf_hub_download
-from torch import nn
+from torch import Tensor, nn
 
 from make_a_video_pytorch.inflation.foreign import named_layers, without_wrappers
 from make_a_video_pytorch.inflation.inflated import InflatedModel
 from make_a_video_pytorch.integrations.motion_file import Inflation, load_motion, save_motion
+from make_a_video_pytorch.modules.stream import Streamable
 from make_a_video_pytorch.ops.checks import typechecked
+from make_a_video_pytorch.ops.past import Past
 
 # Where files lie that are not of the machine itself: as arguments of diffusers and of the hub.
 HUB = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 
 
-class InflatedDiffusersModel(ModelMixin, ConfigMixin):
+class InflatedDiffusersModel(ModelMixin, ConfigMixin, Streamable[object]):
     """An inflated model of diffusers that it saves, loads, shares and puts into pipelines.
 
     It is called as the image model is. `video_model` is what `inflate` gave and `image_model` the
@@ -81,6 +83,16 @@ class InflatedDiffusersModel(ModelMixin, ConfigMixin):
 
     if TYPE_CHECKING:
         __call__ = forward
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether no frame depends on later ones, as far as temporal parts go."""
+        return self.video_model.is_causal
+
+    def chunk(self, past: Past, x: Tensor, /, *args: object, **kwargs: object) -> object:
+        """What it makes of a chunk `x` (b c f h w) of a video that follows the `past`."""
+        with self.video_model.clip.after(past):
+            return self(x, *args, **kwargs)
 
     if not TYPE_CHECKING:
 

@@ -12,7 +12,8 @@ from diffusers.loaders import PeftAdapterMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor
 
-from make_a_video_pytorch.ops.decision import as_bools
+from make_a_video_pytorch.modules.stream import Streamable
+from make_a_video_pytorch.ops.decision import Temporal, as_bools
 from make_a_video_pytorch.unet.growth import inherit
 from make_a_video_pytorch.unet.unet import SpaceTimeUnet
 
@@ -30,7 +31,9 @@ class VideoOutput(BaseOutput):
     sample: Tensor
 
 
-class SpaceTimeUnetModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
+class SpaceTimeUnetModel(
+    ModelMixin, ConfigMixin, PeftAdapterMixin, Streamable[VideoOutput | tuple[Tensor]]
+):
     """A SpaceTimeUnet that diffusers saves, loads, shares and puts into pipelines.
 
     It takes the arguments of `SpaceTimeUnet`, which its `config` then holds, and one more. The
@@ -97,7 +100,7 @@ class SpaceTimeUnetModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
         encoder_hidden_states: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
         *,
-        enable_time: bool | Tensor = True,
+        enable_time: bool | Tensor | Temporal = True,
         cond_images: Tensor | None = None,
         cond: Tensor | None = None,
         fps: Tensor | float | None = None,
@@ -155,6 +158,11 @@ class SpaceTimeUnetModel(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     if TYPE_CHECKING:
         __call__ = forward
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether no frame depends on later ones."""
+        return self.unet.is_causal
 
 
 def as_mask(mask: Tensor | None) -> Tensor | None:

@@ -21,7 +21,7 @@ from make_a_video_pytorch.ops.past import Past
 from make_a_video_pytorch.ops.positions import ContinuousPositionBias, RotaryPositions, positions
 
 
-class SpatioTemporalAttention(Streamable[Tensor]):
+class SpatioTemporalAttention(nn.Module, Streamable[Tensor]):
     """Attention over (h w) in each frame, over frames at each pixel, and a feed-forward.
 
     Make-A-Video (Singer et al. 2022, section 3.2.2), factorised as in Video Diffusion Models (Ho

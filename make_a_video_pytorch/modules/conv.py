@@ -88,7 +88,7 @@ def with_pixels(state_dict: dict[str, Tensor], name: str) -> None:
         state_dict[name] = weight.unsqueeze(-1)
 
 
-class PseudoConv3d(Streamable[Tensor]):
+class PseudoConv3d(nn.Module, Streamable[Tensor]):
     """A 2D convolution in every frame, then a 1D convolution over frames at every pixel.
 
     Make-A-Video (Singer et al. 2022, section 3.2.1). The convolution over frames is skipped on

@@ -68,7 +68,7 @@ class Block(nn.Module):
         return activated
 
 
-class ResnetBlock(Streamable[Tensor]):
+class ResnetBlock(nn.Module, Streamable[Tensor]):
     """Two blocks and a skip connection; the first is scaled and shifted by the timestep.
 
     The residual block of Ho et al. 2020 with the scale and shift of Dhariwal and Nichol 2021

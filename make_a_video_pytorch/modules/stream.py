@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from make_a_video_pytorch.ops.checks import must_be_floating, typechecked
 from make_a_video_pytorch.ops.decision import Temporal
@@ -116,8 +116,8 @@ class Stream(Generic[R]):
         self.last = 0
 
 
-class Streamable(nn.Module, Generic[R]):
-    """A module that can be streamed where it is causal."""
+class Streamable(Generic[R]):
+    """What a module has that can be streamed where it is causal."""
 
     @property
     def is_causal(self) -> bool:

@@ -19,7 +19,7 @@ from make_a_video_pytorch.unet.stages import mean_of_pairs
 from make_a_video_pytorch.unet.unet import SpaceTimeUnet
 
 
-class ControlBranch(Streamable[list[Tensor]]):
+class ControlBranch(nn.Module, Streamable[list[Tensor]]):
     """A copy of a U-Net's way down and middle, which tells the U-Net what pictures show.
 
     A ControlNet (Zhang et al. 2023, section 3) over frames: the pictures, such as outlines or
