@@ -199,6 +199,42 @@ def guided(args: argparse.Namespace) -> str:
     return "\n".join(rows)
 
 
+@torch.no_grad()
+def streamed(args: argparse.Namespace, after: Sequence[int] = (16, 64, 256)) -> str:
+    """What the next frame costs `after` so many, streamed and with what it sees computed again."""
+    window = {"causal": True, "temporal_window": 16, "temporal_compression": (False,) * 4}
+    models, (video, timestep) = on(DEVICE, args.type, alone(max(after) + 1, 32, **window))
+    unet, runs, kept = models["ours"], {}, {}
+    for frames in after:
+        stream = unet.stream()
+        for chunk in video[:, :, :frames].split(16, dim=2):
+            stream(chunk, timestep)
+        kept[frames] = sum(t.untyped_storage().nbytes() for t in stream.kept) / 2**20
+        next_frame = video[:, :, frames : frames + 1]
+        seen = {
+            "the last 17 again": video[:, :, frames - 16 : frames + 1],
+            "all again": video[:, :, : frames + 1],
+        }
+        runs["streamed", frames] = partial(stream, next_frame, timestep, commit=False)
+        runs |= {(name, frames): partial(unet, x, timestep) for name, x in seen.items()}
+    times = medians(runs, max(args.repeats // 2, 3), DEVICE)
+    rows = [
+        "| after | streamed, ms | the last 17 frames again | all frames again | MiB kept |",
+        "|--:|--:|--:|--:|--:|",
+    ]
+    for frames in after:
+        own = times["streamed", frames]
+        others = (
+            f"{1e3 * times[name, frames]:.0f} ({times[name, frames] / own:.1f} times)"
+            for name in ("the last 17 again", "all again")
+        )
+        rows.append(
+            f"| {frames} frames | {1e3 * own:.1f} | {' | '.join(others)} | {kept[frames]:.1f} |"
+        )
+    print(*rows, sep="\n", flush=True)
+    return "\n".join(rows)
+
+
 def kernels(args: argparse.Namespace) -> str:
     """Which attention kernels run, by the profiler."""
     rows = []
@@ -370,6 +406,8 @@ def main() -> int:
         image_path(args),
         "### Guidance",
         guided(args),
+        "### Streaming, the next frame of 32x32 behind a window of 16",
+        streamed(args),
         "### Attention kernels",
         kernels(args),
         "### The U-Net of dim 256",

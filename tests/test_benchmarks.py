@@ -228,6 +228,29 @@ def test_an_interval_spares_predictions(monkeypatch):
     assert samples[-15:] == [1] * 5 + [2] * 5 + [1, 2, 2, 2, 1]
 
 
+def test_a_streamed_frame_is_beside_those_it_sees(monkeypatch):
+    monkeypatch.setattr(run, "UNET", run.UNET | {"dim": 4, "self_attns": (False,) * 4})
+    timed = []
+
+    def counted(runs, repeats, device):
+        for name, call in runs.items():
+            timed.append((name, call().shape[2]))
+        return {name: float(frames) for name, frames in timed}
+
+    monkeypatch.setattr(run, "medians", counted)
+    table = run.streamed(SimpleNamespace(type=torch.float32, repeats=3), after=(16, 20))
+    assert dict(timed) == {
+        ("streamed", 16): 1, ("the last 17 again", 16): 17, ("all again", 16): 17,
+        ("streamed", 20): 1, ("the last 17 again", 20): 17, ("all again", 20): 21,
+    }  # fmt: skip
+    rows = [row.split(" | ") for row in table.splitlines()[2:]]
+    assert [row[:4] for row in rows] == [
+        ["| 16 frames", "1000.0", "17000 (17.0 times)", "17000 (17.0 times)"],
+        ["| 20 frames", "1000.0", "17000 (17.0 times)", "21000 (21.0 times)"],
+    ]
+    assert float(rows[0][4].strip(" |")) > 0
+
+
 def test_the_record_keeps_the_other_device(tmp_path: Path, monkeypatch):
     record = tmp_path / "RESULTS.md"
     run.write("first", record)

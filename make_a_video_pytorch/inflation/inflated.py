@@ -149,11 +149,6 @@ class InflatedModel(nn.Module, Streamable[object], Generic[Model]):
             raise AttributeError(f"`{name}` is a method of `model`: call it by `run` or on `model`")
         return value
 
-    @property
-    def is_causal(self) -> bool:
-        """Whether no frame depends on later ones, as far as temporal parts go."""
-        return all(unwrapped(part).causal for part in self.temporal.values())
-
     def chunk(self, past: Past, x: Tensor, /, *args: object, **kwargs: object) -> object:
         """What it makes of a chunk `x` (b c f h w) of a video that follows the `past`."""
         with self.clip.after(past):

@@ -40,6 +40,7 @@ class TemporalPart(nn.Module):
         self.name = name
         self.dim = dim
         self.causal = causal
+        self.looks_ahead = not causal
 
     def forward(
         self,

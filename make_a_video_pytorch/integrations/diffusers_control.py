@@ -120,11 +120,6 @@ class ControlBranchModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Streamable[l
     if TYPE_CHECKING:
         __call__ = forward
 
-    @property
-    def is_causal(self) -> bool:
-        """Whether no frame depends on later ones."""
-        return self.branch.is_causal
-
 
 # diffusers reads here what a saved config may hold
 ControlBranchModel.__init__.__signature__ = signature_with(  # type: ignore[attr-defined]

@@ -84,11 +84,6 @@ class InflatedDiffusersModel(ModelMixin, ConfigMixin, Streamable[object]):
     if TYPE_CHECKING:
         __call__ = forward
 
-    @property
-    def is_causal(self) -> bool:
-        """Whether no frame depends on later ones, as far as temporal parts go."""
-        return self.video_model.is_causal
-
     def chunk(self, past: Past, x: Tensor, /, *args: object, **kwargs: object) -> object:
         """What it makes of a chunk `x` (b c f h w) of a video that follows the `past`."""
         with self.video_model.clip.after(past):

@@ -159,11 +159,6 @@ class SpaceTimeUnetModel(
     if TYPE_CHECKING:
         __call__ = forward
 
-    @property
-    def is_causal(self) -> bool:
-        """Whether no frame depends on later ones."""
-        return self.unet.is_causal
-
 
 def as_mask(mask: Tensor | None) -> Tensor | None:
     """A mask of tokens (b n), as tokenizers give it, as bools; errors are those of `as_bools`."""

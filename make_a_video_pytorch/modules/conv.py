@@ -139,6 +139,7 @@ class PseudoConv3d(nn.Module, Streamable[Tensor]):
         self.dim = dim
         self.causal = causal
         self.around = frames_around(temporal_kernel_size, causal)
+        self.looks_ahead = self.around[1] > 0
         self.spatial_conv = nn.Conv2d(dim, dim_out, kernel_size, padding=kernel_size // 2)
         self.temporal_conv: TemporalConv | None = None
         if kernel_size > 1 or temporal_kernel_size > 1:
@@ -181,11 +182,6 @@ class PseudoConv3d(nn.Module, Streamable[Tensor]):
 
     if TYPE_CHECKING:
         __call__ = forward
-
-    @property
-    def is_causal(self) -> bool:
-        """Whether no frame depends on later ones."""
-        return self.around[1] == 0
 
     def in_space(self, images: Tensor, memory_format: torch.memory_format) -> Tensor:
         """The convolution in every frame; an even kernel would add a row and a column."""

@@ -62,6 +62,7 @@ class Downsample(nn.Module):
         self.dim = dim
         self.down_space: nn.Sequential | None = None
         self.down_time: nn.Sequential | None = None
+        self.looks_ahead = downsample_time
         if downsample_space:
             self.down_space = nn.Sequential(
                 Rearrange("b f (h p) (w q) c -> b f h w (p q c)", p=2, q=2),
@@ -162,6 +163,7 @@ class Upsample(nn.Module):
         self.dim = dim
         self.up_space: nn.Sequential | None = None
         self.up_time: nn.Sequential | None = None
+        self.looks_ahead = upsample_time
         if upsample_space:
             first_pixel = torch.empty(dim, dim)
             nn.init.kaiming_uniform_(first_pixel)

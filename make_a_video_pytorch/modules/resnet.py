@@ -103,7 +103,6 @@ class ResnetBlock(nn.Module, Streamable[Tensor]):
     ) -> None:
         super().__init__()
         self.dim = dim
-        self.causal = causal
         self.timestep_cond_dim = timestep_cond_dim
         self.timestep_mlp: nn.Sequential | None = None
         if timestep_cond_dim is not None:
@@ -155,11 +154,6 @@ class ResnetBlock(nn.Module, Streamable[Tensor]):
 
     if TYPE_CHECKING:
         __call__ = forward
-
-    @property
-    def is_causal(self) -> bool:
-        """Whether no frame depends on later ones."""
-        return self.causal
 
     def scale_and_shift(self, timestep_emb: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
         """What a `timestep_emb` makes of itself for a video (b dim f h w): (b dim_out f|1 1 1)."""

@@ -6,10 +6,11 @@ Letters: b batch, c channels, f frames, h height, w width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Generic, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from make_a_video_pytorch.ops.checks import must_be_floating, typechecked
 from make_a_video_pytorch.ops.decision import Temporal
@@ -34,8 +35,10 @@ class Stream(Generic[R]):
     (`module.compile()`, in place). So that it can be written again, the last chunk that was
     committed is kept beside what the next one sees.
 
-    Made by `stream()` of a SpaceTimeUnet, a ControlBranch, a PseudoConv3d, a ResnetBlock, a
-    SpatioTemporalAttention or an InflatedModel that is causal.
+    `module.stream()` makes one of a SpaceTimeUnet, a ControlBranch, a PseudoConv3d, a ResnetBlock,
+    a SpatioTemporalAttention or an InflatedModel, and `Stream(model)` of a model of your own that
+    is built of such and hands its `enable_time` on to them. What it does besides must look at no
+    other frame.
 
     Args:
         module: what computes a chunk.
@@ -45,6 +48,9 @@ class Stream(Generic[R]):
     Attributes:
         frames: how many are committed.
 
+    Raises:
+        ValueError: if a frame depends on later ones.
+
     Example:
         >>> conv = PseudoConv3d(4, causal=True)
         >>> video, stream = torch.randn(1, 4, 7, 8, 8), conv.stream()
@@ -53,7 +59,9 @@ class Stream(Generic[R]):
         True
     """
 
-    def __init__(self, module: Streamable[R], *, detach: bool = True) -> None:
+    @typechecked
+    def __init__(self, module: nn.Module, *, detach: bool = True) -> None:
+        must_be_causal(module)
         self.module = module
         self.detach = detach
         self.reset()
@@ -89,7 +97,9 @@ class Stream(Generic[R]):
                 )
         seen = x.new_zeros((), dtype=torch.long) if self.seen is None else self.seen
         past = Past(self.frames, seen, self.kept)
-        out = self.module.chunk(past, x, *args, **kwargs)
+        module = cast("Streamable[R]", self.module)
+        compute = module.chunk if isinstance(module, Streamable) else partial(handed_on, module)
+        out: R = compute(past, x, *args, **kwargs)
         past.must_be_whole()
         if commit:
             self.kept = tuple(t.detach() if self.detach else t for t in past.left)
@@ -117,14 +127,8 @@ class Stream(Generic[R]):
 
 
 class Streamable(Generic[R]):
-    """What a module has that can be streamed where it is causal."""
+    """What a module of this library has that can be streamed where it is causal."""
 
-    @property
-    def is_causal(self) -> bool:
-        """Whether no frame depends on later ones."""
-        raise NotImplementedError
-
-    @typechecked
     def stream(self, *, detach: bool = True) -> Stream[R]:
         """A `Stream` of this module, which computes a video chunk by chunk.
 
@@ -134,17 +138,29 @@ class Streamable(Generic[R]):
         Raises:
             ValueError: if a frame depends on later ones.
         """
-        if not self.is_causal:
-            raise ValueError(
-                f"a {type(self).__name__} must be causal to be streamed, and frames of this one "
-                "depend on later ones"
-            )
-        return Stream(self, detach=detach)
+        return Stream(cast("nn.Module", self), detach=detach)
 
     def chunk(self, past: Past, x: Tensor, /, *args: object, **kwargs: object) -> R:
         """What it makes of a chunk `x` (b c f h w) of a video that follows the `past`."""
-        call = cast("Callable[..., R]", self)
-        return call(x, *args, **kwargs, enable_time=Temporal(True, past=past))
+        out: R = handed_on(cast("Callable[..., R]", self), past, x, *args, **kwargs)
+        return out
+
+
+def handed_on(
+    model: Callable[..., R], past: Past, x: Tensor, /, *args: object, **kwargs: object
+) -> R:
+    """What a `model` makes of a chunk that hands its `enable_time` on to what sees the `past`."""
+    return model(x, *args, **kwargs, enable_time=Temporal(True, past=past))
+
+
+def must_be_causal(module: nn.Module) -> None:
+    """Raise a ValueError that names what in `module` looks at later frames."""
+    for name, part in module.named_modules():
+        if getattr(part, "looks_ahead", False) is True:
+            raise ValueError(
+                f"`{name or 'module'}` (a {type(part).__name__}) must be causal, to be streamed: "
+                "its frames depend on later ones"
+            )
 
 
 def appearance(x: Tensor) -> tuple[tuple[int, ...], torch.device]:

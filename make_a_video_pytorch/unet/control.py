@@ -56,7 +56,7 @@ class ControlBranch(nn.Module, Streamable[list[Tensor]]):
         self.cond_channels = cond_channels
         self.unet = SpaceTimeUnet(**unet)  # type: ignore[arg-type]  # which it checks itself
         self.config = {**self.unet.config, "cond_channels": cond_channels}
-        causal = self.unet.is_causal
+        causal = self.unet.config["causal"] is True
         dims = self.unet.dims
         self.cond_in = zero_conv(cond_channels, dims[0], 3, causal)
         widths = [dim for dim in dims[1:] for _ in range(2)]
@@ -146,11 +146,6 @@ class ControlBranch(nn.Module, Streamable[list[Tensor]]):
 
     if TYPE_CHECKING:
         __call__ = forward
-
-    @property
-    def is_causal(self) -> bool:
-        """Whether no frame depends on later ones."""
-        return self.unet.is_causal
 
 
 def zero_conv(dim: int, dim_out: int, kernel_size: int, causal: bool) -> PseudoConv3d:

@@ -209,11 +209,6 @@ class SpaceTimeUnet(Conditioned, Staged, Growable, Streamable[Tensor]):
     if TYPE_CHECKING:
         __call__ = forward
 
-    @property
-    def is_causal(self) -> bool:
-        """Whether no frame depends on later ones."""
-        return self.config["causal"] is True
-
     def enter(
         self,
         x: Tensor,

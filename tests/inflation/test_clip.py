@@ -98,7 +98,9 @@ def test_an_exception_leaves_no_past():
 
 
 def test_a_model_that_is_not_causal_is_refused():
-    with pytest.raises(ValueError, match="InflatedModel must be causal"):
+    with pytest.raises(
+        ValueError, match=r"`temporal.after_conv_in` \(a InflatedConv\) must be causal"
+    ):
         inflate(Net(), attention=[]).stream()
     with pytest.raises(ValueError, match=r"`temporal_window` \(=0\) must be at least 1"):
         inflate(Net(), attention=[], temporal_window=0)

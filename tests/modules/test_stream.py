@@ -6,12 +6,18 @@ import pickle
 import pytest
 import torch
 import torch._dynamo.testing
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from make_a_video_pytorch import (
+    Downsample,
     PseudoConv3d,
     ResnetBlock,
     SpaceTimeUnet,
     SpatioTemporalAttention,
+    Stream,
+    Upsample,
     chunk_attention,
 )
 from tests.zoo import CONDITIONS, EXTRA, UNET, Entry, each, randomize
@@ -247,18 +253,64 @@ def test_errors():
     assert torch.equal(stream(video), first)
 
 
-def test_a_module_that_is_not_causal_is_refused():
-    for module in (
-        PseudoConv3d(7),
-        ResnetBlock(7, 7),
-        SpatioTemporalAttention(7),
-        SpaceTimeUnet(**UNET),
-        SpaceTimeUnet(**UNET, causal_time_attn=True),
+def test_a_module_that_is_not_causal_is_refused_by_the_part_that_is_not():
+    for module, named in (
+        (PseudoConv3d(7), r"`module` \(a PseudoConv3d\)"),
+        (ResnetBlock(7, 7), r"`block1.project` \(a PseudoConv3d\)"),
+        (SpatioTemporalAttention(7), r"`module` \(a SpatioTemporalAttention\)"),
+        (SpaceTimeUnet(**UNET), r"`downs.0.0.block1.project` \(a PseudoConv3d\)"),
+        (SpaceTimeUnet(**UNET, causal_time_attn=True), r"`downs.0.0.block1.project` \(a Ps\w+\)"),
     ):
-        with pytest.raises(ValueError, match=f"{type(module).__name__} must be causal"):
+        with pytest.raises(ValueError, match=f"{named} must be causal, to be streamed"):
             module.stream()
+    for module in (Downsample(7, downsample_time=True), Upsample(7, upsample_time=True)):
+        with pytest.raises(ValueError, match=f"a {type(module).__name__}"):
+            Stream(module)
     with pytest.raises(TypeError, match="`detach`"):
         PseudoConv3d(7, causal=True).stream(detach=3)
+    with pytest.raises(TypeError, match="`module`"):
+        Stream(lambda x: x)
+
+
+class Own(nn.Module):
+    """A model of its own, as users build them."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.down = PseudoConv3d(7, 8, causal=True), Downsample(8)
+        self.attn, self.up = attention_of(8), Upsample(8)
+        self.again = PseudoConv3d(8, causal=True)
+
+    def forward(self, x, enable_time=True):
+        x = self.down(self.conv(x, enable_time), enable_time)
+        x = self.again(self.attn(self.again(x, enable_time), enable_time), enable_time)
+        return self.up(x, enable_time)
+
+
+def attention_of(dim):
+    return SpatioTemporalAttention(dim, dim_head=8, heads=2, causal_time_attn=True)
+
+
+def test_a_model_of_parts_streams_and_a_part_may_be_used_twice():
+    model = randomize(Own()).double()
+    video = torch.randn(2, 7, 6, 4, 8).double()
+    near(streamed(Stream(model), video, [1, 3, 2]), model(video), 1e-10)
+    wrapped = nn.Sequential(model)  # which hands nothing on
+    with pytest.raises(TypeError, match="enable_time"):
+        Stream(wrapped)(video)
+
+
+def test_a_distributed_model_streams(tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/join", rank=0, world_size=1)
+    try:
+        unet = randomize(SpaceTimeUnet(**UNET, causal=True), 0.1)
+        video = torch.randn(LARGE)
+        whole = unet(video, 500)
+        stream = Stream(DistributedDataParallel(unet))
+        near(streamed(stream, video, 3, timestep=500), whole, 1e-5)
+        assert stream.kept
+    finally:
+        dist.destroy_process_group()
 
 
 def test_attention_in_chunks_keeps_those_of_each():

@@ -222,5 +222,5 @@ def test_a_stream_of_the_branch_controls_a_stream_of_the_unet():
         chunks.append(to_unet(x, features=features, **extra))
     torch.testing.assert_close(torch.cat(chunks, dim=2), whole, rtol=1e-10, atol=1e-10)
     plain = ControlBranch(**UNET)
-    with pytest.raises(ValueError, match="ControlBranch must be causal"):
+    with pytest.raises(ValueError, match=r"a PseudoConv3d\) must be causal"):
         plain.stream()
