@@ -19,6 +19,7 @@ from make_a_video_pytorch import (
     ResnetBlock,
     SpaceTimeUnet,
     SpatioTemporalAttention,
+    Stream,
     TimestepEmbedding,
     Upsample,
     chunk_attention,
@@ -29,10 +30,12 @@ from make_a_video_pytorch import (
     temporal_parameters,
 )
 from make_a_video_pytorch.guidance import NullConditions, drop_conditions, guide
-from make_a_video_pytorch.recipes import every, kept_frames, sample_clip
+from make_a_video_pytorch.recipes import every, kept_frames, roll_out, sample_clip
 
 if TYPE_CHECKING:
     from typing_extensions import assert_type
+
+    from make_a_video_pytorch.recipes.rolling import Scheduler
 
 
 def the_unet(x: Tensor, cond: Tensor) -> None:
@@ -66,6 +69,19 @@ def modules(x: Tensor) -> Tensor:
     Downsample(16, 32)  # type: ignore[arg-type]
     embed(5)  # type: ignore[arg-type]
     return x
+
+
+def streams(unet: SpaceTimeUnet, model: nn.Module, x: Tensor, scheduler: Scheduler) -> None:
+    stream = unet.stream(detach=False)
+    assert_type(stream, Stream[Tensor])
+    assert_type(stream(x, 5, commit=False), Tensor)
+    assert_type(stream.frames, int)
+    own: Stream[Tensor] = Stream(model)
+    assert_type(own(x), Tensor)
+    rolled = roll_out(guide(stream, 2.0), scheduler, x.split(4, dim=2), steps=20, cond=x)
+    assert_type(next(rolled), Tensor)
+    stream(x, 5, commit=3)  # type: ignore[arg-type]
+    roll_out(stream, scheduler, x.split(4))  # type: ignore[call-arg]
 
 
 def inflated(image_model: nn.Conv2d, x: Tensor) -> None:
