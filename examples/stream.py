@@ -225,7 +225,9 @@ def main(arguments: list[str] | None = None) -> int:
         shown = (f"{CHUNK / time:.0f} ({peak:.2f} MiB)" for time, peak in found)
         print(f"{row}, frames a second in one call behind {lengths} frames: {', '.join(shown)}")
     plot(measures, lengths, cost, args.out / "over-time.png")
-    print(f"wrote {', '.join(map(str, write_videos(videos[:10], args.out)))}")
+    shown = write_videos(videos[:10], args.out)
+    thinned = write_videos(videos[:10, :, :: max(args.length // 20, 1)], args.out, "thinned")
+    print(f"wrote {', '.join(map(str, (*shown, *thinned, args.out / 'over-time.png')))}")
     return 0
 
 
