@@ -201,7 +201,10 @@ def guided(args: argparse.Namespace) -> str:
 
 @torch.no_grad()
 def streamed(args: argparse.Namespace, after: Sequence[int] = (16, 64, 256)) -> str:
-    """What the next frame costs `after` so many, streamed and with what it sees computed again."""
+    """What the next frame costs `after` so many, streamed and with others computed again.
+
+    Through all layers it sees more than the last 17, which alone give another result.
+    """
     window = {"causal": True, "temporal_window": 16, "temporal_compression": (False,) * 4}
     models, (video, timestep) = on(DEVICE, args.type, alone(max(after) + 1, 32, **window))
     unet, runs, kept = models["ours"], {}, {}

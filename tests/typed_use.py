@@ -78,6 +78,7 @@ def streams(unet: SpaceTimeUnet, model: nn.Module, x: Tensor, scheduler: Schedul
     assert_type(stream.frames, int)
     own: Stream[Tensor] = Stream(model)
     assert_type(own(x), Tensor)
+    roll_out(inflate(model).stream(), scheduler, [x], steps=20)
     rolled = roll_out(guide(stream, 2.0), scheduler, x.split(4, dim=2), steps=20, cond=x)
     assert_type(next(rolled), Tensor)
     stream(x, 5, commit=3)  # type: ignore[arg-type]

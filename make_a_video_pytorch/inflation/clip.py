@@ -35,11 +35,11 @@ class Clip(nn.Module):
     def after(self, past: Past) -> Iterator[None]:
         """Let the video that goes through meanwhile follow the `past`."""
         self.current()  # which clears what a backward pass left
-        self.past = past
+        before, self.past = self.past, past
         try:
             yield
         finally:
-            self.past = None
+            self.past = before
 
     def clear(self) -> None:
         """Forget the video of a backward pass."""
@@ -54,8 +54,6 @@ class Clip(nn.Module):
         if result.grad_fn is None:
             return
         sizes, past = self.sizes, self.past
-        if past is not None:
-            past = past.gone()
 
         def restore(grads: tuple[Tensor, ...]) -> None:
             self.sizes, self.past, self.in_backward = sizes, past, True

@@ -180,8 +180,9 @@ class InflatedModel(nn.Module, Streamable[object], Generic[Model]):
     def load_temporal_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load what `temporal_state_dict` gave, of a model that was inflated alike.
 
-        Numbers of heads are not in the tensors: with another one the motion is another, without
-        an error. (`load_motion` of `integrations.diffusers` compares them.)
+        Numbers of heads, the window and whether it is causal are not in the tensors: with others
+        the motion is another, without an error. (`load_motion` of `integrations.diffusers` compares
+        them.)
 
         Args:
             state: a motion module.

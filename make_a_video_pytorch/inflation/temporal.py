@@ -40,7 +40,12 @@ class TemporalPart(nn.Module):
         self.name = name
         self.dim = dim
         self.causal = causal
-        self.looks_ahead = not causal
+        self.looks_back = True
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether frames depend on later ones."""
+        return not self.causal
 
     def forward(
         self,

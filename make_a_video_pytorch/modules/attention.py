@@ -73,7 +73,7 @@ class SpatioTemporalAttention(nn.Module, Streamable[Tensor]):
             at_least(1, temporal_window=temporal_window)
         self.dim = dim
         self.causal_time_attn = causal_time_attn
-        self.looks_ahead = not causal_time_attn
+        self.looks_back = True
         self.temporal_window = temporal_window
         self.spatial_attn = Attention(dim, dim_head, heads, flash)
         self.temporal_attn = Attention(
@@ -157,6 +157,11 @@ class SpatioTemporalAttention(nn.Module, Streamable[Tensor]):
 
     if TYPE_CHECKING:
         __call__ = forward
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether frames depend on later ones."""
+        return not self.causal_time_attn
 
     def over_frames(
         self, frames: int, temporal: Temporal, like: Tensor

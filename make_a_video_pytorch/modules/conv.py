@@ -74,6 +74,7 @@ def convolve(
     In a stream `conv` is causal, and the frames before are of the `past`.
     """
     pixels, (before, after) = fold_pixels(video), around
+    assert past is None or after == 0
     if before != after and past is not None:
         pixels = past.extend(pixels.movedim(1, -1), before).movedim(-1, 1)
     elif before != after:
@@ -139,7 +140,6 @@ class PseudoConv3d(nn.Module, Streamable[Tensor]):
         self.dim = dim
         self.causal = causal
         self.around = frames_around(temporal_kernel_size, causal)
-        self.looks_ahead = self.around[1] > 0
         self.spatial_conv = nn.Conv2d(dim, dim_out, kernel_size, padding=kernel_size // 2)
         self.temporal_conv: TemporalConv | None = None
         if kernel_size > 1 or temporal_kernel_size > 1:
@@ -182,6 +182,16 @@ class PseudoConv3d(nn.Module, Streamable[Tensor]):
 
     if TYPE_CHECKING:
         __call__ = forward
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether frames depend on later ones."""
+        return self.temporal_conv is not None and self.around[1] > 0
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether frames depend on earlier ones."""
+        return self.temporal_conv is not None and self.around[0] > 0
 
     def in_space(self, images: Tensor, memory_format: torch.memory_format) -> Tensor:
         """The convolution in every frame; an even kernel would add a row and a column."""

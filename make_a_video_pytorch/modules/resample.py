@@ -62,7 +62,6 @@ class Downsample(nn.Module):
         self.dim = dim
         self.down_space: nn.Sequential | None = None
         self.down_time: nn.Sequential | None = None
-        self.looks_ahead = downsample_time
         if downsample_space:
             self.down_space = nn.Sequential(
                 Rearrange("b f (h p) (w q) c -> b f h w (p q c)", p=2, q=2),
@@ -105,6 +104,11 @@ class Downsample(nn.Module):
 
     if TYPE_CHECKING:
         __call__ = forward
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether frames depend on later ones."""
+        return self.down_time is not None
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *args: object
@@ -163,7 +167,6 @@ class Upsample(nn.Module):
         self.dim = dim
         self.up_space: nn.Sequential | None = None
         self.up_time: nn.Sequential | None = None
-        self.looks_ahead = upsample_time
         if upsample_space:
             first_pixel = torch.empty(dim, dim)
             nn.init.kaiming_uniform_(first_pixel)
@@ -201,6 +204,11 @@ class Upsample(nn.Module):
 
     if TYPE_CHECKING:
         __call__ = forward
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether frames depend on later ones."""
+        return self.up_time is not None
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *args: object

@@ -5,7 +5,8 @@ Letters: b batch, c channels, f frames, h height, w width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Generic, TypeVar, cast
 
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from make_a_video_pytorch.ops.checks import must_be_floating, typechecked
 from make_a_video_pytorch.ops.decision import Temporal
-from make_a_video_pytorch.ops.past import Past
+from make_a_video_pytorch.ops.past import AGAIN, Past
+from make_a_video_pytorch.ops.torch_internals import is_in_backward
 
 R = TypeVar("R")
 
@@ -71,6 +73,7 @@ class Stream(Generic[R]):
         self.frames = 0
         self.seen: Tensor | None = None
         self.kept: tuple[Tensor, ...] = ()
+        self.whole: tuple[Tensor, ...] = ()  # what the last chunk saw, with itself
         self.last = 0  # frames of the last chunk, until it is rewound
         self.like: tuple[tuple[int, ...], torch.device] | None = None
 
@@ -86,8 +89,9 @@ class Stream(Generic[R]):
 
         Raises:
             ValueError: if `x` is no video, or of another batch, size or device than the chunks
-                before it, if it has padding, or if the module has changed since. What was
-                committed stays as it is.
+                before it, if it has padding, if the module has changed since, or if a part of a
+                model of your own is not handed its `enable_time`. What was committed stays as it
+                is.
         """
         must_follow(x, self.like)
         for name in ("frame_mask", "enable_time"):
@@ -95,18 +99,30 @@ class Stream(Generic[R]):
                 raise ValueError(
                     f"`{name}` must be left out of a stream, whose frames are all of one video"
                 )
+        if is_in_backward():
+            raise ValueError(AGAIN)
         seen = x.new_zeros((), dtype=torch.long) if self.seen is None else self.seen
         past = Past(self.frames, seen, self.kept)
-        module = cast("Streamable[R]", self.module)
-        compute = module.chunk if isinstance(module, Streamable) else partial(handed_on, module)
-        out: R = compute(past, x, *args, **kwargs)
-        past.must_be_whole()
+        out = self.compute(past, x, *args, **kwargs)
+        left = past.take()
         if commit:
-            self.kept = tuple(t.detach() if self.detach else t for t in past.left)
-            self.last = x.shape[2]
-            self.frames += self.last
-            self.seen = seen + self.last
-            self.like = appearance(x)
+            self.whole = tuple(whole.detach() if self.detach else whole for whole, _ in left)
+            self.kept = tuple(
+                whole if most is None else cut(whole, whole.shape[1] - most, whole.shape[1])
+                for whole, (_, most) in zip(self.whole, left, strict=True)
+            )
+            self.last, self.like = x.shape[2], appearance(x)
+            self.frames, self.seen = self.frames + self.last, seen + self.last
+        return out
+
+    def compute(self, past: Past, x: Tensor, /, *args: object, **kwargs: object) -> R:
+        """What the module makes of a chunk that follows the `past`."""
+        module = cast("Streamable[R]", self.module)
+        if isinstance(module, Streamable):
+            return module.chunk(past, x, *args, **kwargs)
+        first = not self.frames and not torch.compiler.is_compiling()
+        with handed(self.module, past) if first else nullcontext():
+            out: R = handed_on(module, past, x, *args, **kwargs)
         return out
 
     def rewind(self) -> None:
@@ -120,10 +136,13 @@ class Stream(Generic[R]):
         if not self.last:
             raise ValueError("`rewind` takes one chunk back, and none was committed since")
         assert self.seen is not None
-        self.kept = tuple(t[:, : t.shape[1] - self.last] for t in self.kept)
+        self.kept = tuple(cut(whole, 0, whole.shape[1] - self.last) for whole in self.whole)
+        self.whole = ()
         self.frames -= self.last
         self.seen = self.seen - self.last
         self.last = 0
+        if not self.frames:
+            self.reset()
 
 
 class Streamable(Generic[R]):
@@ -153,14 +172,50 @@ def handed_on(
     return model(x, *args, **kwargs, enable_time=Temporal(True, past=past))
 
 
+def cut(whole: Tensor, start: int, stop: int) -> Tensor:
+    """The frames from `start` to `stop` of `whole` (b f ...), laid out as if there were no more."""
+    return whole[:, start:stop].contiguous()
+
+
 def must_be_causal(module: nn.Module) -> None:
-    """Raise a ValueError that names what in `module` looks at later frames."""
+    """Raise a ValueError that names what in `module` cannot be streamed."""
     for name, part in module.named_modules():
+        if isinstance(part, nn.DataParallel):
+            raise ValueError(
+                f"`{name or 'module'}` (a DataParallel) must be left out of a stream: its threads "
+                "would share one past"
+            )
         if getattr(part, "looks_ahead", False) is True:
             raise ValueError(
                 f"`{name or 'module'}` (a {type(part).__name__}) must be causal, to be streamed: "
                 "its frames depend on later ones"
             )
+
+
+@contextmanager
+def handed(model: nn.Module, past: Past) -> Iterator[None]:
+    """Raise a ValueError that names a part which is called and not given the `past` meanwhile."""
+
+    def look(
+        name: str, part: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
+        given = (*args, *kwargs.values())
+        if not any(isinstance(value, Temporal) and value.past is past for value in given):
+            raise ValueError(
+                f"`{name}` (a {type(part).__name__}) must be handed the `enable_time` of the "
+                "model, to be streamed"
+            )
+
+    hooks = [
+        part.register_forward_pre_hook(partial(look, name), with_kwargs=True)
+        for name, part in model.named_modules()
+        if getattr(part, "looks_back", False) is True
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def appearance(x: Tensor) -> tuple[tuple[int, ...], torch.device]:

@@ -42,7 +42,8 @@ class Attend(nn.Module):
         causal: query i sees keys 0 .. i only.
         window: query i sees keys i - window .. i + window only.
 
-    With `causal`, fewer queries than keys are the last ones, as in a stream.
+    With `causal`, fewer queries than keys are the last ones, as in a stream, and `mask` is one for
+    all samples, (1 j).
     """
 
     @typechecked
@@ -65,22 +66,27 @@ class Attend(nn.Module):
         mask: Tensor | None = None,
     ) -> Tensor:
         if self.causal and k.shape[2] > q.shape[2]:
-            bias = self.hiding(bias, q, k)
-            return self.in_chunks(q, k, v, bias, key_mask(mask), causal=False)
+            bias = self.hiding(bias, q, k, mask)
+            return self.in_chunks(q, k, v, bias, None, causal=False)
         if self.window is not None and is_windowed(k.shape[2], self.window):
             return self.in_blocks(q, k, v, bias, mask, self.window)
-        return self.in_chunks(q, k, v, bias, key_mask(mask), self.causal)
+        mask = None if mask is None else mask[:, None, None]
+        return self.in_chunks(q, k, v, bias, mask, self.causal)
 
-    def hiding(self, bias: Tensor | None, q: Tensor, k: Tensor) -> Tensor | None:
+    def hiding(
+        self, bias: Tensor | None, q: Tensor, k: Tensor, mask: Tensor | None
+    ) -> Tensor | None:
         """`bias` (heads i j) that hides what the queries, the last of the keys, do not see."""
         length, window = k.shape[2], self.window
-        if q.shape[2] == 1 and (window is None or length <= window + 1):
+        if q.shape[2] == 1 and mask is None and (window is None or length <= window + 1):
             return bias
         key = torch.arange(length, device=q.device)
         query = key[-q.shape[2] :, None]
         seen = key <= query
         if window is not None:
             seen = seen & (query - key <= window)
+        if mask is not None:
+            seen = seen & mask
         bias = q.new_zeros(()) if bias is None else bias.to(q.dtype)
         return bias.masked_fill(~seen[None], hidden(q.dtype))
 
@@ -171,11 +177,6 @@ class Attend(nn.Module):
     def extra_repr(self) -> str:
         window = "" if self.window is None else f", window={self.window}"
         return f"flash={self.flash}, causal={self.causal}{window}"
-
-
-def key_mask(mask: Tensor | None) -> Tensor | None:
-    """A mask of keys (b j) as one of scores (b g i j)."""
-    return None if mask is None else mask[:, None, None]
 
 
 def is_windowed(length: int, window: int) -> bool:

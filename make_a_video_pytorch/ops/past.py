@@ -6,18 +6,30 @@ Letters: b batch, f frames.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from make_a_video_pytorch.ops.torch_internals import is_in_backward
 
 CHANGED = (
     "the temporal parts of a stream must be those of its chunk before, and see as many pixels at "
     "once: `reset` it after a change"
 )
+AGAIN = (
+    "a chunk of a stream cannot be computed again in a backward pass: only the "
+    "`gradient_checkpointing` of a SpaceTimeUnet can"
+)
 
 
-@dataclass
+class Left(NamedTuple):
+    """What a use leaves: the frames (b f ...) that it saw, and how many later ones see at most."""
+
+    whole: Tensor
+    most: int | None
+
+
 class Past:
     """The frames that a chunk of a stream sees of the chunks before it.
 
@@ -25,22 +37,20 @@ class Past:
     same in every chunk. A use leaves what it saw for the chunk that follows; it changes nothing
     that earlier ones left, so that the same past may be seen again.
 
-    Attributes:
+    (No dataclass: FSDP and DDP copy those where they cast, and what is left would be lost.)
+
+    Args:
         frames: how many there were before this chunk.
         seen: the same number, as a tensor, so that no graph is made for each.
-        kept: of each use, the frames (b f ...) that it saw of the chunk before this one; none for
-            the first chunk.
-        left: the same of this chunk.
-        uses: how many there were so far.
-        over: whether all that was seen of it is gone.
+        kept: of each use, the frames (b f ...) that it sees of them; none for the first chunk.
     """
 
-    frames: int
-    seen: Tensor
-    kept: tuple[Tensor, ...] = ()
-    left: list[Tensor] = field(default_factory=list)
-    uses: int = 0
-    over: bool = False
+    def __init__(self, frames: int, seen: Tensor, kept: tuple[Tensor, ...] = ()) -> None:
+        self.frames, self.seen, self.kept = frames, seen, kept
+        self.uses = 0
+        self.left: list[Left] = []
+        self.over = False  # all is taken that was left
+        self.again = False
 
     def before(self, most: int | None) -> int:
         """How many frames `extend` puts before those of this chunk."""
@@ -52,14 +62,12 @@ class Past:
         Where there were fewer than `most`, zeros come first.
 
         Raises:
-            ValueError: if this use is not that of the chunk before, or in a backward pass of
-                which it is not known.
+            ValueError: if this use is not that of the chunk before, or in a backward pass, where
+                it is not known which one it is.
         """
-        if self.over:
-            raise ValueError(
-                "a chunk of a stream cannot be computed again in a backward pass: `model` must not "
-                "checkpoint activations"
-            )
+        in_order = self.again or torch.compiler.is_compiling() or not is_in_backward()
+        if not in_order:
+            raise ValueError(AGAIN)
         use = self.uses
         self.uses = use + 1
         if not self.kept:
@@ -67,13 +75,10 @@ class Past:
         elif use >= len(self.kept) or changed(self.kept[use], x):
             raise ValueError(CHANGED)
         else:
-            before = self.kept[use]
-            before = before if most is None else before[:, before.shape[1] - most :]
-        whole = torch.cat((before.to(x.dtype), x), dim=1)
-        if use < len(self.left):  # computed again, for a backward pass
-            self.left[use] = whole
-        else:
-            self.left.append(whole)
+            before = self.kept[use].to(x.dtype)
+        whole = torch.cat((before, x), dim=1)
+        if not self.over:
+            self.left.append(Left(whole, most))
         return whole
 
     def from_here(self, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -81,25 +86,29 @@ class Past:
         first = self.uses
 
         def again(x: Tensor) -> Tensor:
-            self.uses = first
-            return function(x)
+            self.uses, self.again = first, True
+            try:
+                return function(x)
+            finally:
+                self.again = False
 
         return again
 
-    def gone(self) -> Past:
-        """What stands in its place where uses are no more in their order."""
-        return Past(self.frames, self.seen, over=True)
+    def take(self) -> list[Left]:
+        """What this chunk leaves.
 
-    def must_be_whole(self) -> None:
-        """Raise a ValueError if there were fewer uses than in the chunk before."""
-        if len(self.left) < len(self.kept):
+        Raises:
+            ValueError: if there were fewer uses than in the chunk before, or more.
+        """
+        left, self.left, self.over = self.left, [], True
+        if self.frames and len(left) != len(self.kept):
             raise ValueError(CHANGED)
+        return left
 
     def real(self, x: Tensor, whole: Tensor) -> Tensor:
-        """Which frames of `whole` = `extend(x, most)` are frames, and not zeros: bool (b f)."""
-        first = whole.shape[1] - x.shape[1] - self.seen
-        real = torch.arange(whole.shape[1], device=x.device) >= first
-        return real.expand(whole.shape[0], -1)
+        """Which frames of `whole` = `extend(x, most)` are frames, and not zeros: bool (1 f)."""
+        first = whole.shape[1] - x.shape[1] - self.seen.to(x.device)
+        return (torch.arange(whole.shape[1], device=x.device) >= first)[None]
 
 
 def changed(kept: Tensor, x: Tensor) -> bool:

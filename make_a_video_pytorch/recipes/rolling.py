@@ -6,8 +6,9 @@ Letters: b batch, c channels, f frames, h height, w width.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Generator, Tensor
@@ -29,16 +30,13 @@ class Scheduler(Protocol):
     def set_timesteps(self, num_inference_steps: int, *, device: torch.device) -> None:
         """Begin anew, with so many steps."""
 
-    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Samples at timesteps (b)."""
-
     def step(self, model_output: Tensor, timestep: Tensor, sample: Tensor) -> Stepped:
         """A step towards less noise."""
 
 
 @torch.no_grad()
 def roll_out(
-    stream: Callable[..., Tensor | Sequence[Tensor]],
+    stream: Callable[..., object],
     scheduler: Scheduler,
     noise: Iterable[Tensor],
     *,
@@ -54,8 +52,9 @@ def roll_out(
     3.3), which hides its small mistakes. The scheduler begins each chunk anew, so that one that
     remembers earlier steps, as DPM-Solver++, does not mix chunks up.
 
-    To go on from frames that there are, give them to the stream first: `stream(frames, 0)`. What
-    is called in the place of the stream may be guided: `guide(stream, 2.0)`.
+    What is called in the place of the stream may be guided, `guide(stream, 2.0)`, but for an
+    `interval`, outside of which it makes one prediction in the place of two. To go on from frames
+    that there are, give them to it first, with the conditions: `stream(frames, 0)`.
 
     Args:
         stream: of a U-Net that predicts what the scheduler takes; a tensor, or a tuple or an output
@@ -65,14 +64,15 @@ def roll_out(
             chunks, which may have no end.
         steps: for a chunk.
         level: the timestep at which later chunks see one; 0 is without noise.
-        generator: where the noise of that level comes from.
+        generator: where the noise of that level comes from, and that of steps which draw some.
         conditions: further arguments of the stream, for all chunks.
 
     Yields:
         The chunks (b c f h w).
 
     Raises:
-        ValueError: if `steps` is below 1 or `level` below 0.
+        ValueError: if `steps` is below 1 or `level` below 0, or if the scheduler has no
+            `alphas_cumprod`, which say how much noise there is at a `level`.
 
     Example:
         >>> from diffusers import DDIMScheduler
@@ -86,30 +86,35 @@ def roll_out(
     at_least(1, steps=steps)
     at_least(0, level=level)
     scheduler = copy.deepcopy(scheduler)
+    alphas: Sequence[Tensor] = getattr(scheduler, "alphas_cumprod", ())
+    if level > 0 and level >= len(alphas):
+        raise ValueError(
+            f"`level` (={level}) must be 0, or below the number of `alphas_cumprod` of `scheduler` "
+            f"(a {type(scheduler).__name__})"
+        )
+    given = {"generator": generator}
+    options = {n: v for n, v in given.items() if n in inspect.signature(scheduler.step).parameters}
     as_input = getattr(scheduler, "scale_model_input", lambda x, timestep: x)
     for chunk in noise:
         scheduler.set_timesteps(steps, device=chunk.device)
         x = chunk * getattr(scheduler, "init_noise_sigma", 1.0)
         for timestep in scheduler.timesteps:
             out = stream(as_input(x, timestep), timestep, commit=False, **conditions)
-            predicted = out if isinstance(out, Tensor) else out[0]
-            x = scheduler.step(predicted, timestep, x).prev_sample
-        stream(shown(scheduler, x, level, generator), level, commit=True, **conditions)
+            predicted = out if isinstance(out, Tensor) else cast("Sequence[Tensor]", out)[0]
+            x = scheduler.step(predicted, timestep, x, **options).prev_sample
+        seen = x
+        if level > 0:  # not by `add_noise`, which knows the timesteps of the steps only
+            alpha = alphas[level].to(x)
+            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+            seen = alpha.sqrt() * x + (1 - alpha).sqrt() * noise
+        stream(seen, level, commit=True, **conditions)
         yield x
-
-
-def shown(scheduler: Scheduler, x: Tensor, level: int, generator: Generator | None) -> Tensor:
-    """A chunk `x` as later ones see it."""
-    if level == 0:
-        return x
-    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-    return scheduler.add_noise(x, noise, torch.full((len(x),), level, device=x.device))
 
 
 def teacher_forced(
     stream: Callable[..., Tensor],
     noisy: Tensor,
-    clean: Tensor,
+    shown: Tensor,
     timesteps: Tensor,
     *,
     chunk: int,
@@ -126,17 +131,17 @@ def teacher_forced(
         stream: of the U-Net that is trained, at its beginning; with `detach=False` the gradient
             of a chunk flows through those before it.
         noisy: the video (b c f h w) with noise.
-        clean: what later chunks see, at the noise `level`.
+        shown: what later chunks see of it, clean, or with the noise of the `level`.
         timesteps: of each frame (b f).
         chunk: frames of a chunk.
-        level: the timestep of `clean`.
+        level: the timestep of `shown`.
         conditions: further arguments of the stream, for all chunks.
 
     Returns:
         The predictions (b c f h w).
 
     Raises:
-        ValueError: if `noisy` and `clean` differ in shape or `timesteps` are not of their frames.
+        ValueError: if `noisy` and `shown` differ in shape or `timesteps` are not of their frames.
 
     Example:
         >>> unet = SpaceTimeUnet(dim=8, dim_mult=(1,), self_attns=(True,), resnet_block_depths=(1,),
@@ -149,9 +154,9 @@ def teacher_forced(
     """
     at_least(1, chunk=chunk)
     at_least(0, level=level)
-    if noisy.shape != clean.shape:
+    if noisy.shape != shown.shape:
         raise ValueError(
-            f"`clean` (shape {tuple(clean.shape)}) must be of the shape of `noisy`, "
+            f"`shown` (shape {tuple(shown.shape)}) must be of the shape of `noisy`, "
             f"{tuple(noisy.shape)}"
         )
     if timesteps.shape != (noisy.shape[0], noisy.shape[2]):
@@ -160,7 +165,7 @@ def teacher_forced(
             f"{(noisy.shape[0], noisy.shape[2])}"
         )
     parts = zip(
-        noisy.split(chunk, 2), clean.split(chunk, 2), timesteps.split(chunk, 1), strict=True
+        noisy.split(chunk, 2), shown.split(chunk, 2), timesteps.split(chunk, 1), strict=True
     )
     predictions = []
     for x, known, timestep in parts:

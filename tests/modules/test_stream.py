@@ -8,7 +8,10 @@ import torch
 import torch._dynamo.testing
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 
 from make_a_video_pytorch import (
     Downsample,
@@ -243,6 +246,8 @@ def test_errors():
         with pytest.raises(ValueError, match=r"must be \(b c f h w\) with \(b c h w\) = \(2, 7, 3"):
             stream(wrong)
     mask = torch.ones(2, 9, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"a DataParallel\) must be left out"):
+        Stream(nn.DataParallel(conv))
     for name, value in (("frame_mask", mask), ("enable_time", True)):
         with pytest.raises(ValueError, match=f"`{name}` must be left out of a stream"):
             stream(video, **{name: value})
@@ -298,6 +303,72 @@ def test_a_model_of_parts_streams_and_a_part_may_be_used_twice():
     wrapped = nn.Sequential(model)  # which hands nothing on
     with pytest.raises(TypeError, match="enable_time"):
         Stream(wrapped)(video)
+    forgetful = Forgetful().double()
+    named = r"`again` \(a PseudoConv3d\) must be handed the `enable_time` of the model"
+    with pytest.raises(ValueError, match=named):
+        Stream(forgetful)(video)
+    assert not forgetful.again._forward_pre_hooks
+
+
+class Forgetful(Own):
+    def forward(self, x, enable_time=True):
+        return self.again(self.conv(x, enable_time))
+
+
+def test_a_stream_in_a_checkpoint_is_an_error_and_commits_once():
+    conv = PseudoConv3d(7, causal=True)
+    video, stream = torch.randn(VIDEO, requires_grad=True), conv.stream()
+    out = checkpoint(stream, video, use_reentrant=False)
+    with pytest.raises(ValueError, match="cannot be computed again in a backward pass"):
+        out.sum().backward()
+    assert stream.frames == 9
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precisions_and_autocast(dtype):
+    unet, video = randomize(SpaceTimeUnet(**UNET, causal=True), 0.1), torch.randn(LARGE)
+    with torch.no_grad(), torch.autocast("cpu", dtype):
+        near(streamed(unet.stream(), video, 3, timestep=500), unet(video, 500), 0.05)
+    unet, video = unet.to(dtype), video.to(dtype)
+    near(streamed(unet.stream(), video, 3, timestep=500), unet(video, 500), 0.05)
+
+
+def test_what_is_around_a_part_is_around_it_in_a_stream():
+    class Twice(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return 2 * self.inner(x)
+
+    attn = randomize(attention(temporal_window=2)())
+    for parent, name in ((attn.temporal_attn, "to_k"), (attn.ff, "token_shift")):
+        setattr(parent, name, Twice(getattr(parent, name)))
+    conv = randomize(PseudoConv3d(7, causal=True))
+    conv.temporal_conv = Twice(conv.temporal_conv)
+    video = torch.randn(VIDEO)
+    for module in (attn, conv):
+        near(streamed(module.stream(), video, 2), module(video), 1e-5)
+
+
+def test_a_sharded_model_that_casts_streams(tmp_path):
+    """FSDP2 goes through the arguments of a call, to cast them."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/join", rank=0, world_size=1)
+    try:
+        unet = randomize(SpaceTimeUnet(**UNET, causal=True, temporal_window=3), 0.1)
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16)
+        mesh = init_device_mesh("cpu", (1,))
+        fully_shard(unet.mid_attn, mesh=mesh, mp_policy=policy)
+        fully_shard(unet, mesh=mesh, mp_policy=policy)
+        video = torch.randn(LARGE)
+        with torch.no_grad():
+            whole = unet(video, 500)
+            stream = unet.stream()
+            near(streamed(stream, video, 3, timestep=500), whole, 0.05)
+        assert stream.kept
+    finally:
+        dist.destroy_process_group()
 
 
 def test_a_distributed_model_streams(tmp_path):
@@ -336,5 +407,11 @@ def test_chunks_of_a_size_are_one_graph(grad, dynamo):
         for chunk in video.split(2, dim=2):
             stream(chunk, 500, commit=False)
             made.append(stream(chunk, 500))
-    torch.testing.assert_close(torch.cat(made, dim=2), whole, rtol=1e-4, atol=1e-5)
-    assert counter.frame_count == 2  # one for the first chunk
+        torch.testing.assert_close(torch.cat(made, dim=2), whole, rtol=1e-4, atol=1e-5)
+        assert counter.frame_count == 2  # one for the first chunk
+        stream.rewind()
+        torch.testing.assert_close(stream(video[:, :, 10:], 500), made[-1], rtol=1e-4, atol=1e-5)
+        assert counter.frame_count == 2
+        for size in (1, 1, 2, 1):
+            stream(video[:, :, :size], 500)
+        assert counter.frame_count == 3  # one for the other size

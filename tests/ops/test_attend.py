@@ -158,7 +158,7 @@ def test_chunks_of_heads_keep_the_mask_of_a_window(monkeypatch):
 @pytest.mark.parametrize("queries", [1, 3, 7])
 def test_fewer_causal_queries_are_the_last(flash, window, queries):
     q, k, v = torch.randn(3, 2, 6, 7, 4).double()
-    bias, mask = torch.randn(3, 7, 7).double(), torch.rand(2, 7) > 0.3
+    bias, mask = torch.randn(3, 7, 7).double(), torch.rand(1, 7) > 0.3
     mask[:, -queries:] = True
     offset = torch.arange(7)[:, None] - torch.arange(7)
     seen = (offset >= 0) & (offset <= (7 if window is None else window)) & mask[:, None, None]

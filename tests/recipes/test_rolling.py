@@ -83,14 +83,17 @@ def test_it_goes_on_without_an_end_and_from_given_frames():
     assert stream.frames == 12
 
 
-def test_later_chunks_see_earlier_ones_at_a_level():
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # as above
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_later_chunks_see_earlier_ones_at_a_level(name):
+    """As a model was trained to see them, by a DDPMScheduler."""
     seen = []
 
     def stream(x, timestep, commit):
         seen.append((x, timestep, commit))
         return torch.zeros_like(x)
 
-    scheduler = SCHEDULERS["ddim"]()
+    scheduler = SCHEDULERS[name]()
     noise = [torch.randn(2, 3, 5, 4, 4)] * 2
     for level in (0, 300):
         seen.clear()
@@ -100,8 +103,42 @@ def test_later_chunks_see_earlier_ones_at_a_level():
         assert [timestep for _, timestep in committed] == [level, level]
         assert [commit for *_, commit in seen] == [False, False, True] * 2
         drawn = torch.randn(2, 3, 5, 4, 4, generator=torch.Generator().manual_seed(5))
-        wanted = scheduler.add_noise(chunks[0], drawn, torch.tensor([level, level]))
+        levels = torch.tensor([level, level])
+        wanted = diffusers.DDPMScheduler().add_noise(chunks[0], drawn, levels)
         torch.testing.assert_close(committed[0][0], wanted if level else chunks[0])
+
+
+def test_what_steps_draw_comes_from_the_generator():
+    def stream(x, timestep, commit):
+        return torch.zeros_like(x)
+
+    noise = [torch.randn(1, 3, 2, 4, 4)]
+    made = [
+        next(roll_out(stream, diffusers.DDPMScheduler(), noise, steps=3,
+                      generator=torch.Generator().manual_seed(seed)))
+        for seed in (1, 1, 2)
+    ]  # fmt: skip
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
+
+
+def test_given_frames_go_through_what_is_guided():
+    unet, scheduler = causal(cond_dim=4), SCHEDULERS["ddim"]()
+    cond, given = torch.randn(2, 4).double(), torch.randn(SHAPE).double()
+    guided = guide(unet.stream(), 2.0)
+    with torch.no_grad():
+        guided(given, 0, cond=cond)
+    noise = torch.randn(2, 3, 2, 4, 8).double()
+    (got,) = roll_out(guided, scheduler, [noise], steps=2, cond=cond)
+    scheduler.set_timesteps(2)
+    x, whole = noise, guide(unet, 2.0)
+    for timestep in scheduler.timesteps:
+        levels = torch.zeros(2, 9).double()
+        levels[:, 7:] = timestep
+        with torch.no_grad():
+            predicted = whole(torch.cat((given, x), dim=2), levels, cond=cond)[:, :, 7:]
+        x = scheduler.step(predicted, timestep, x).prev_sample
+    torch.testing.assert_close(got, x, rtol=1e-8, atol=1e-8)
 
 
 def test_an_inflated_model_of_diffusers_rolls_out():
@@ -153,8 +190,14 @@ def test_teacher_forcing_has_the_gradients_that_the_stream_lets_flow():
         (lambda x: list(roll_out(None, None, [], steps=0)), r"`steps` \(=0\) must be at least 1"),
         (lambda x: list(roll_out(None, None, [], steps=1, level=-1)), r"`level` \(=-1\) must be"),
         (
+            lambda x: list(
+                roll_out(None, diffusers.FlowMatchEulerDiscreteScheduler(), [], steps=1, level=5)
+            ),
+            r"`level` \(=5\) must be 0, or .* \(a FlowMatchEulerDiscreteScheduler\)",
+        ),
+        (
             lambda x: teacher_forced(None, x, x[:, :1], torch.zeros(1, 3), chunk=1),
-            r"`clean` \(shape \(1, 1, 3, 4, 4\)\) must be of the shape of `noisy`, \(1, 2, 3, 4, 4",
+            r"`shown` \(shape \(1, 1, 3, 4, 4\)\) must be of the shape of `noisy`, \(1, 2, 3, 4, 4",
         ),
         (
             lambda x: teacher_forced(None, x, x, torch.zeros(3), chunk=1),
