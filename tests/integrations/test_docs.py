@@ -15,6 +15,7 @@ CASES = [
 
 @pytest.mark.filterwarnings("ignore:.*GradScaler:FutureWarning")  # imagen-pytorch's own
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning")  # torch's
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # diffusers', with numpy 2
 @pytest.mark.parametrize(("page", "index"), CASES)
 def test_a_block_runs_after_those_before_it(page, index, tmp_path, monkeypatch):
     blocks = blocks_of(page)
