@@ -176,7 +176,7 @@ class Staged(nn.Module):
         function = partial(block, enable_time=along.temporal, **further)
         past = along.temporal.past
         again = self.gradient_checkpointing and torch.is_grad_enabled()
-        if past is not None and torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() and past is not None:
             again = False  # a graph checkpoints nothing that changes what is outside
         out: Tensor
         if again and not is_in_forward_mode():  # which torch 2.6 does not checkpoint

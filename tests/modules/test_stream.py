@@ -398,7 +398,8 @@ def test_attention_in_chunks_keeps_those_of_each():
 @pytest.mark.parametrize("grad", [True, False])
 def test_chunks_of_a_size_are_one_graph(grad, dynamo):
     counter = torch._dynamo.testing.CompileCounter()
-    unet = randomize(SpaceTimeUnet(**UNET, causal=True, temporal_window=3, attn_rotary=True), 0.1)
+    options = dict(causal=True, temporal_window=3, attn_rotary=True, gradient_checkpointing=grad)
+    unet = randomize(SpaceTimeUnet(**UNET, **options), 0.1)
     video = torch.randn(2, 3, 12, 8, 12)
     whole = unet(video, 500)
     unet.compile(backend=counter, fullgraph=True)
