@@ -18,6 +18,7 @@ from embedding import Embedding
 from errors import DataError, RunError
 from inflated import Inflated
 from options import option_of
+from processes import lost
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sharding import is_sharded, shard_state, whole
@@ -79,6 +80,8 @@ def save_checkpoint(out: Path, step: int, training: Training, options: dict) -> 
         temporary.rename(target)
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if lost(error) is not None:  # meanwhile, and what is written has no part in it
+            raise
         raise RunError(f"{target} cannot be written: {reason_of(error)}") from error
     for path in older:  # whole, or gone
         shutil.rmtree(path.rename(temporary), ignore_errors=True)

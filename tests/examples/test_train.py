@@ -753,6 +753,25 @@ def test_what_this_machine_does_not_do_is_one_line(
     assert message in error
 
 
+def test_a_process_that_is_gone_while_a_checkpoint_is_written_is_not_taken_for_a_disk(
+    tmp_path, capsys, monkeypatch
+):
+    """torch says so wherever the process is at the moment."""
+    assert run("--steps-images", 1, "--steps-video", 1, out=tmp_path) == 0
+
+    def gone(*args):
+        raise RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(torch, "save", gone)
+    more = ["--resume", "--out", str(tmp_path), "--clips", "1", "--sampling-steps", "1"]
+    assert train.main([*more, "--steps-video", "3"]) == 143
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(
+        r"^a process that reads files is gone: DataLoader .*; \S*checkpoint-000002 is kept$", error
+    ), error
+    assert not (tmp_path / ".checkpoint").exists()
+
+
 def test_a_disk_that_is_full_loses_nothing_that_was_there(tmp_path, capsys):
     """A checkpoint is larger than files may be here, and the measures are not."""
     assert run("--steps-images", 1, "--steps-video", 1, out=tmp_path) == 0
