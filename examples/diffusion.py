@@ -80,6 +80,12 @@ def averaged(unet: nn.Module) -> AveragedModel:
     return AveragedModel(unet, multi_avg_fn=get_ema_multi_avg_fn(0.98))
 
 
+def sampler(schedule: Mapping[str, object] = SCHEDULE, *, clamped: bool = True) -> DDIMScheduler:
+    """DDIM for such a schedule; what it predicts of clean pictures is `clamped` to [-1, 1]."""
+    settings = {**schedule, "clip_sample": clamped, "timestep_spacing": "trailing"}
+    return DDIMScheduler.from_config(settings)
+
+
 @torch.no_grad()
 def sample(
     model: Model,
@@ -95,8 +101,7 @@ def sample(
 
     The progress is `shown`.
     """
-    settings = {**schedule, "clip_sample": clamped, "timestep_spacing": "trailing"}
-    scheduler = DDIMScheduler.from_config(settings)
+    scheduler = sampler(schedule, clamped=clamped)
     scheduler.set_timesteps(steps)
     videos = noise.to(device)
     for timestep in tqdm(scheduler.timesteps, desc="sampling", unit="step", disable=not shown):

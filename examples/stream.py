@@ -27,8 +27,8 @@ from building import Encoders, conditions
 from checkpoints import EMBEDDING, clips_of, last_checkpoint, load_unet
 from clips import MovingDigits, write_videos
 from command_line import Parser, add_shared_options, make_folder, positive
-from diffusers import DDIMScheduler, DDPMScheduler
-from diffusion import SCHEDULE, averaged, optimizer_for
+from diffusers import DDPMScheduler
+from diffusion import SCHEDULE, averaged, optimizer_for, sampler
 from draws import Draws, noise_of
 from embedding import saved
 from errors import DataError
@@ -112,9 +112,8 @@ def rolled(unet: SpaceTimeUnet, args: argparse.Namespace, lead: Tensor, size: in
     """Videos (b c f h w) in [-1, 1] that follow `lead` (b d), made chunk by chunk."""
     generator = Generator().manual_seed(args.seed)
     noise = noise_of((len(lead), unet.channels, args.length, size, size), generator)
-    scheduler = DDIMScheduler.from_config({**SCHEDULE, "timestep_spacing": "trailing"})
     chunks = roll_out(
-        guide(unet.stream(), args.guidance), scheduler, noise.to(args.device).split(CHUNK, dim=2),
+        guide(unet.stream(), args.guidance), sampler(), noise.to(args.device).split(CHUNK, dim=2),
         steps=args.sampling_steps, level=args.level, cond=lead.to(args.device),
     )  # fmt: skip
     total = -(-args.length // CHUNK)
