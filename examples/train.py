@@ -42,7 +42,7 @@ from measures import measured, summary
 from metrics import plot
 from motion import FEWEST_FRAMES
 from options import check, compare, defaults_of, parser_of
-from processes import Ended, be_quiet, ended_with_the_launcher, join, lost, main_first
+from processes import Ended, be_quiet, ended_with_the_launcher, join, leave, lost, main_first
 from sampling import free_name, sampled, say_what_does_nothing, schedule_of
 from torch import Generator, Tensor
 from training import train
@@ -204,4 +204,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -75,3 +78,18 @@ def test_one_process_waits_for_nobody():
     with together(Alone(), model, model.parameters()) as same:
         assert same is model
         assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("processes", "ended"), [(1, "said the interpreter ends"), (2, "said ")])
+def test_one_of_several_does_not_wait_for_the_interpreter_to_end(processes, ended):
+    """Whose threads may then abort it. What was printed is not lost."""
+    script = (
+        "import atexit; from processes import leave; print('said', end=' '); "
+        "atexit.register(print, 'the interpreter ends', end=''); leave(3)"
+    )
+    examples = str(Path(__file__).parents[2] / "examples")
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False,
+        env={**os.environ, "WORLD_SIZE": str(processes), "PYTHONPATH": examples},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (3, ended)

@@ -13,6 +13,7 @@ import train
 import training
 from accelerate import FullyShardedDataParallelPlugin
 from accelerate.utils import DistributedType
+from processes import leave
 from torch.distributed.tensor import DTensor
 
 from tests.examples.models import embedding_of_digits
@@ -79,4 +80,4 @@ if __name__ == "__main__":
         training.fit = spying
     building.embedding_of_digits = embedding_of_digits  # that nobody waits for
     training.save_checkpoint = stopping
-    sys.exit(train.main())
+    leave(train.main())
