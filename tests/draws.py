@@ -152,7 +152,7 @@ def unets(stages: int) -> st.SearchStrategy[Arguments]:
         needed, channels=FEW, condition_on_timestep=OFTEN, attn_pos_bias=OFF, flash_attn=OFF,
         causal_time_attn=SELDOM, attn_rotary=ON, causal=SELDOM, channels_out=FEW, cond_channels=FEW,
         cond_dim=DIM, context_dim=DIM, condition_on_fps=ON, temporal_window=FEW,
-        gradient_checkpointing=ON,
+        gradient_checkpointing=ON, condition_on_noise_level=ON,
     )  # fmt: skip
 
 
@@ -217,6 +217,8 @@ def cases(draw, *kinds, least=0, most=6, where=lambda options: True, needs=(), *
         offered["enable_time"] = st.tuples(*[FLAG] * b)
     if "condition_on_fps" in options:
         offered["fps"] = st.integers(1, 60) | tensor((), (b,), dtypes=NUMBERS)
+    if "condition_on_noise_level" in options:
+        offered["noise_level"] = st.integers(0, 999) | tensor((), (b,), dtypes=NUMBERS)
     if "cond_dim" in options:
         offered["cond"] = tensor((b, options["cond_dim"]), dtypes=DTYPES)
     if "context_dim" in options:

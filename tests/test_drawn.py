@@ -250,6 +250,7 @@ GROWS = {
     "context_dim": lambda n: among(None, n),
     "condition_on_timestep": lambda on: among(False, on),
     "condition_on_fps": lambda on: among(False, on),
+    "condition_on_noise_level": lambda on: among(False, on),
     "attn_pos_bias": lambda on: among(False, on),
     "self_attns": lambda on: st.tuples(*(among(False, each) for each in on)),
     "resnet_block_depths": lambda ns: st.tuples(*(among(*range(1, n + 1)) for n in ns)),
@@ -259,6 +260,7 @@ GROWS = {
 TAKEN_BY = {
     "timestep": "condition_on_timestep", "fps": "condition_on_fps", "cond": "cond_dim",
     "cond_images": "cond_channels", "context": "context_dim", "context_mask": "context_dim",
+    "noise_level": "condition_on_noise_level",
 }  # fmt: skip
 
 

@@ -22,7 +22,8 @@ from make_a_video_pytorch.modules.resnet import Block
 
 # What a U-Net can be conditioned on.
 CONDITIONS = dict(
-    cond_channels=2, channels_out=6, cond_dim=4, context_dim=6, condition_on_fps=True
+    cond_channels=2, channels_out=6, cond_dim=4, context_dim=6, condition_on_fps=True,
+    condition_on_noise_level=True,
 )  # fmt: skip
 
 UNET = dict(
@@ -43,6 +44,7 @@ EXTRA = {
     "context": lambda: torch.linspace(-1, 1, 2 * 5 * 6).cos().view(2, 5, 6),
     "context_mask": lambda: torch.arange(5) < torch.tensor([[3], [5]]),
     "fps": lambda: torch.tensor([8.0, 24.0]),
+    "noise_level": lambda: torch.tensor([30, 400]),
     "cond_images": lambda: torch.linspace(-1, 1, 2 * 2 * 8 * 12).view(2, 2, 8, 12),
 }
 

@@ -17,7 +17,7 @@ A = TypeVar("A", bound="Adapter")
 V = TypeVar("V")
 
 # arguments of SpaceTimeUnet that follow from what the other library conditions on
-DERIVED = ("cond_channels", "cond_dim", "context_dim")
+DERIVED = ("cond_channels", "cond_dim", "context_dim", "condition_on_noise_level")
 # local variables of a subclass's constructor that are no settings
 NO_SETTINGS = ("self", "__class__", "dim", "channels", "unet")
 

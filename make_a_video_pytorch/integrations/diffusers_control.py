@@ -83,6 +83,7 @@ class ControlBranchModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Streamable[l
         enable_time: bool | Tensor | Temporal = True,
         cond: Tensor | None = None,
         fps: Tensor | float | None = None,
+        noise_level: Tensor | float | None = None,
         frame_mask: Tensor | None = None,
     ) -> list[Tensor]:
         """The `features` for a SpaceTimeUnetModel.
@@ -97,6 +98,7 @@ class ControlBranchModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Streamable[l
             enable_time: run the temporal parts: one bool, or one for each sample (b).
             cond: a vector (b cond_dim).
             fps: frames per second, one number or (b).
+            noise_level: of the U-Net's own `cond_images`.
             frame_mask: False (b f) for frames that are padding.
 
         Raises:
@@ -113,6 +115,7 @@ class ControlBranchModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Streamable[l
             context=encoder_hidden_states,
             context_mask=as_mask(encoder_attention_mask),
             fps=fps,
+            noise_level=noise_level,
             frame_mask=frame_mask,
             scale=conditioning_scale,
         )

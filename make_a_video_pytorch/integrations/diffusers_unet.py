@@ -104,6 +104,7 @@ class SpaceTimeUnetModel(
         cond_images: Tensor | None = None,
         cond: Tensor | None = None,
         fps: Tensor | float | None = None,
+        noise_level: Tensor | float | None = None,
         frame_mask: Tensor | None = None,
         features: Sequence[Tensor] | None = None,
         timestep_cond: None = None,
@@ -123,6 +124,7 @@ class SpaceTimeUnetModel(
             cond_images: pictures (b cond_channels [f] h w) beside `sample`.
             cond: a vector (b cond_dim).
             fps: frames per second, one number or (b).
+            noise_level: the timestep that `cond_images` have noise of, one number or (b).
             frame_mask: False (b f) for frames that are padding at the end of a shorter clip.
             features: what a `ControlBranchModel` gives.
             timestep_cond, class_labels, cross_attention_kwargs, added_cond_kwargs: not taken.
@@ -151,6 +153,7 @@ class SpaceTimeUnetModel(
             context=encoder_hidden_states,
             context_mask=as_mask(encoder_attention_mask),
             fps=fps,
+            noise_level=noise_level,
             frame_mask=frame_mask,
             features=features,
         )

@@ -13,7 +13,7 @@ from make_a_video_pytorch.ops.positions import SinusoidalPosEmb
 
 
 class Conditioned(nn.Module):
-    """The part of a U-Net that embeds a timestep, a vector and the frames per second.
+    """The part of a U-Net that embeds a timestep, a vector, a noise level and a frame rate.
 
     Their sum scales and shifts the residual blocks. The timestep's part has the names and the
     initialisation of 0.4.0; the others are zero at first.
@@ -24,6 +24,7 @@ class Conditioned(nn.Module):
         cond_dim: width of the vector, if there is one.
         condition_on_fps: embed the frames per second.
         cond_channels: channels of the pictures.
+        condition_on_noise_level: embed how much noise they have.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Conditioned(nn.Module):
         cond_dim: int | None,
         condition_on_fps: bool,
         cond_channels: int,
+        condition_on_noise_level: bool,
     ) -> None:
         super().__init__()
         at_least(1, dim=dim)
@@ -42,18 +44,19 @@ class Conditioned(nn.Module):
         self.to_timestep_cond: NumberEmbedding | None = None
         self.to_cond: nn.Linear | None = None
         self.to_fps_cond: NumberEmbedding | None = None
-        conditioned = condition_on_timestep or cond_dim is not None or condition_on_fps
+        self.to_noise_level_cond: NumberEmbedding | None = None
+        numbers = condition_on_timestep, condition_on_fps, condition_on_noise_level
         emb_dim = dim * 4
-        self.emb_dim = emb_dim if conditioned else None
+        self.emb_dim = emb_dim if any(numbers) or cond_dim is not None else None
         if condition_on_timestep:
             self.to_timestep_cond = TimestepEmbedding(dim, emb_dim).net
         if cond_dim is not None:
             at_least(1, cond_dim=cond_dim)
             self.to_cond = zero_init(nn.Linear(cond_dim, emb_dim, bias=False))
         if condition_on_fps:
-            self.to_fps_cond = NumberEmbedding(
-                SinusoidalPosEmb(dim), zero_init(nn.Linear(dim, emb_dim))
-            )
+            self.to_fps_cond = zero_embedding(dim, emb_dim)
+        if condition_on_noise_level:
+            self.to_noise_level_cond = zero_embedding(dim, emb_dim)
         acts_across_frames(self, "to_fps_cond")
 
     def embed(
@@ -61,6 +64,7 @@ class Conditioned(nn.Module):
         timestep: Tensor | float | None,
         cond: Tensor | None,
         fps: Tensor | float | None,
+        noise_level: Tensor | float | None,
         video: Tensor,
         temporal: Temporal,
     ) -> Tensor | None:
@@ -70,6 +74,8 @@ class Conditioned(nn.Module):
             raise ValueError(f"`timestep` must be {needed} `condition_on_timestep` is True")
         must_be_taken(self.to_cond is not None, "cond_dim", cond=cond)
         must_be_taken(self.to_fps_cond is not None, "condition_on_fps", fps=fps)
+        told = self.to_noise_level_cond is not None
+        must_be_taken(told, "condition_on_noise_level", noise_level=noise_level)
         if self.emb_dim is None:
             return None
         if timestep is None:
@@ -77,6 +83,9 @@ class Conditioned(nn.Module):
         else:
             emb = self.embed_timestep(timestep, video, temporal)
         emb = self.plus_vector(emb, cond)
+        if noise_level is not None and self.to_noise_level_cond is not None:
+            level = as_numbers("noise_level", noise_level, video.device, video.shape[0])
+            emb = plus(emb, self.to_noise_level_cond(level, video.dtype))
         emb = self.plus_fps(emb, fps, video, temporal)
         # What is expanded takes another way through a Linear than a sum does, with other last
         # bits: the identity in time asks for one way.
@@ -129,6 +138,11 @@ class Conditioned(nn.Module):
         pictures = as_pictures(cond_images, self.cond_channels, video, frame_mask)
         tokens = (video.movedim(1, -1), pictures.movedim(1, -1))
         return torch.cat(tokens, dim=-1).movedim(-1, 1)
+
+
+def zero_embedding(dim: int, emb_dim: int) -> NumberEmbedding:
+    """An embedding (... emb_dim) of numbers (...), which is zero at first."""
+    return NumberEmbedding(SinusoidalPosEmb(dim), zero_init(nn.Linear(dim, emb_dim)))
 
 
 def as_pictures(

@@ -98,6 +98,7 @@ class ControlBranch(nn.Module, Streamable[list[Tensor]]):
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
         fps: Tensor | float | None = None,
+        noise_level: Tensor | float | None = None,
         frame_mask: Tensor | None = None,
         scale: Tensor | float = 1.0,
     ) -> list[Tensor]:
@@ -112,6 +113,7 @@ class ControlBranch(nn.Module, Streamable[list[Tensor]]):
             context: tokens (b n context_dim).
             context_mask: False or 0 (b n) for tokens that are not to be seen.
             fps: frames per second.
+            noise_level: of the U-Net's own `cond_images`.
             frame_mask: False (b f) for frames that are padding.
             scale: how strongly to control: one number, or one of each frame, (f) or (b f).
 
@@ -125,7 +127,7 @@ class ControlBranch(nn.Module, Streamable[list[Tensor]]):
         """
         video, along = self.unet.enter(
             x, timestep, enable_time, frame_mask, cond_images=None, cond=cond, context=context,
-            context_mask=context_mask, fps=fps,
+            context_mask=context_mask, fps=fps, noise_level=noise_level,
         )  # fmt: skip
         pictures = in_layout(as_pictures(cond_images, self.cond_channels, video, frame_mask))
         strength = per_frame("scale", scale, video)

@@ -31,8 +31,9 @@ class Growable(nn.Module):
         Args:
             updates: `cond_channels`, `channels_out`, `cond_dim` or entries of
                 `resnet_block_depths` that are larger, `context_dim` where there was none, or one
-                of `condition_on_timestep`, `condition_on_fps`, `attn_pos_bias` and the entries of
-                `self_attns` that was False; `flash_attn` and `gradient_checkpointing` freely.
+                of `condition_on_timestep`, `condition_on_fps`, `condition_on_noise_level`,
+                `attn_pos_bias` and the entries of `self_attns` that was False; `flash_attn` and
+                `gradient_checkpointing` freely.
 
         Raises:
             TypeError: if there is no such argument, or it is of another type.
@@ -59,7 +60,7 @@ def keeps_outputs(name: str, config: dict[str, object], new: object) -> bool:
     old = config[name]
     if new == old or name in ("flash_attn", "gradient_checkpointing"):
         return True
-    if name in ("condition_on_timestep", "condition_on_fps", "attn_pos_bias"):
+    if name.startswith("condition_on_") or name == "attn_pos_bias":
         return new is True
     if name == "channels_out":
         return is_as_many(new, config["channels"] if old is None else old)

@@ -60,6 +60,7 @@ class SpaceTimeUnet(Conditioned, Staged, Growable, Streamable[Tensor]):
         context_dim: features of the tokens of `context`, attended to wherever there is
             attention; none if None.
         condition_on_fps: take the frames per second, which have no effect on images.
+        condition_on_noise_level: take how much noise `cond_images` have (Ho et al. 2021).
         temporal_window: frames that attention sees on either side, in each stage; all if None.
         gradient_checkpointing: compute blocks again in backward instead of keeping them.
 
@@ -101,10 +102,14 @@ class SpaceTimeUnet(Conditioned, Staged, Growable, Streamable[Tensor]):
         cond_dim: int | None = None,
         context_dim: int | None = None,
         condition_on_fps: bool = False,
+        condition_on_noise_level: bool = False,
         temporal_window: int | None = None,
         gradient_checkpointing: bool = False,
     ) -> None:
-        super().__init__(dim, condition_on_timestep, cond_dim, condition_on_fps, cond_channels)
+        super().__init__(
+            dim, condition_on_timestep, cond_dim, condition_on_fps, cond_channels,
+            condition_on_noise_level,
+        )  # fmt: skip
         given = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         self.config = {k: tuple(v) if isinstance(v, Sequence) else v for k, v in given.items()}
         channels_out = channels if channels_out is None else channels_out
@@ -165,6 +170,7 @@ class SpaceTimeUnet(Conditioned, Staged, Growable, Streamable[Tensor]):
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
         fps: Tensor | float | None = None,
+        noise_level: Tensor | float | None = None,
         frame_mask: Tensor | None = None,
         features: Sequence[Tensor] | None = None,
     ) -> Tensor:
@@ -184,6 +190,7 @@ class SpaceTimeUnet(Conditioned, Staged, Growable, Streamable[Tensor]):
             context: tokens (b n context_dim), such as a text's.
             context_mask: False or 0 (b n) for tokens that are not to be seen.
             fps: frames per second of the clip, one number or (b); on images it has no effect.
+            noise_level: the timestep that `cond_images` have noise of, one number or (b).
             frame_mask: False (b f) for frames that are padding at the end of a shorter clip,
                 whose length is a multiple of `frame_multiple`. They come out as zeros.
             features: what a `ControlBranch` gives: tensors (b c [f] h w), one to be added to each
@@ -196,7 +203,7 @@ class SpaceTimeUnet(Conditioned, Staged, Growable, Streamable[Tensor]):
         """
         video, along = self.enter(
             x, timestep, enable_time, frame_mask, cond_images=cond_images, cond=cond,
-            context=context, context_mask=context_mask, fps=fps,
+            context=context, context_mask=context_mask, fps=fps, noise_level=noise_level,
         )  # fmt: skip
         # no name here for what goes in, so that its memory is free on the way down
         video = self.down(self.conv_in(video, along.temporal), along)
@@ -221,6 +228,7 @@ class SpaceTimeUnet(Conditioned, Staged, Growable, Streamable[Tensor]):
         context: Tensor | None,
         context_mask: Tensor | None,
         fps: Tensor | float | None,
+        noise_level: Tensor | float | None,
     ) -> tuple[Tensor, Along]:
         """`x` and its pictures as a video (b c f h w), for `conv_in`, and what travels along."""
         video, temporal = as_video(x, self.channels, enable_time, frame_mask)
@@ -233,7 +241,7 @@ class SpaceTimeUnet(Conditioned, Staged, Growable, Streamable[Tensor]):
         if self.frame_multiple > 1 and not isinstance(enable_time, Tensor):
             # as no clip is of one frame, no sample is an image
             temporal = Temporal(temporal.runs, None, temporal.real)
-        emb = self.embed(timestep, cond, fps, video, temporal)
+        emb = self.embed(timestep, cond, fps, noise_level, video, temporal)
         if context_mask is not None:
             context_mask = as_bools(context_mask=context_mask)  # once, and not in every block
         along = Along(temporal, emb, {"context": context, "context_mask": context_mask}, [], [])

@@ -53,6 +53,7 @@ def conditions(b: int, f: int) -> dict[str, Tensor]:
         "context": torch.randn(b, 5, 6),
         "context_mask": torch.arange(5) < torch.tensor([[3], [5]])[:b],
         "fps": torch.full((b,), 8.0),
+        "noise_level": torch.full((b,), 90),
         "cond_images": torch.randn(b, 2, 4, 6),
     }
 

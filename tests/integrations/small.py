@@ -74,6 +74,7 @@ def conditions(b: int) -> dict[str, Tensor]:
         "context": waves(b, 5, 6),
         "context_mask": torch.arange(5) < torch.linspace(3, 5, b)[:, None],
         "fps": torch.full((b,), 8.0),
+        "noise_level": torch.full((b,), 90),
         "cond_images": waves(b, 2, 4, 6),
     }
 

@@ -90,6 +90,8 @@ def test_what_would_predict_otherwise_is_refused(x):
         Adapted(condition_on_timestep=False, **UNET)
     with pytest.raises(TypeError, match="`cond_dim` must be left out: it follows from"):
         Adapted(cond_dim=3, **UNET)
+    with pytest.raises(TypeError, match="`condition_on_noise_level` must be left out: it follows"):
+        Adapted(condition_on_noise_level=True, **UNET)
     with pytest.raises(ValueError, match="`lowres_cond_img` must be given, as `lowres_cond` is"):
         Adapted(lowres_cond=True, **UNET)(x, TIME)
     with pytest.raises(ValueError, match="`lowres_noise_level` must be given"):

@@ -13,7 +13,7 @@ from make_a_video_pytorch.integrations.diffusers import ControlBranchModel, Spac
 
 VIDEO, PICTURES, TEXT = waves(2, 3, 4, 4, 6), waves(2, 1, 4, 4, 6), waves(2, 5, 6)
 MASK = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
-FURTHER = {"cond": waves(2, 4), "fps": 8}
+FURTHER = {"cond": waves(2, 4), "fps": 8, "noise_level": 90}
 
 
 def pair() -> tuple[SpaceTimeUnetModel, ControlBranchModel]:

@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 VIDEO = waves(2, 3, 4, 4, 6)
 TEXT = waves(2, 5, 6)
 MASK = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
-FURTHER = {"cond": waves(2, 4), "fps": 8, "cond_images": waves(2, 2, 4, 6)}
+FURTHER = {"cond": waves(2, 4), "fps": 8, "cond_images": waves(2, 2, 4, 6), "noise_level": 90}
 
 
 def small(**kwargs) -> SpaceTimeUnetModel:

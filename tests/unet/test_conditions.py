@@ -19,7 +19,7 @@ def assert_close(got, wanted):
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["cond", "context", "fps", "cond_images"])
+@pytest.mark.parametrize("name", ["cond", "context", "fps", "noise_level", "cond_images"])
 def test_at_first_no_condition_changes_the_output_and_then_it_does(name):
     unet = SpaceTimeUnet(**UNET, **CONDITIONS)
     video, condition = torch.randn(CLIP), {name: EXTRA[name]()}
@@ -35,6 +35,7 @@ def test_at_first_no_condition_changes_the_output_and_then_it_does(name):
         ("cond", "to_cond.weight"),
         ("context", "mid_attn.cross_attn.to_out.weight"),
         ("fps", "to_fps_cond.1.weight"),
+        ("noise_level", "to_noise_level_cond.1.weight"),
         ("cond_images", "conv_in.spatial_conv.weight"),
     ],
 )
@@ -157,6 +158,7 @@ OPTIONS = {
     "context": dict(context_dim=6),
     "context_mask": dict(context_dim=6),
     "fps": dict(condition_on_fps=True),
+    "noise_level": dict(condition_on_noise_level=True),
     "channels_out": dict(channels_out=6),
     "per_frame": dict(),
     "enable_time": dict(),
@@ -329,6 +331,7 @@ def test_wrong_conditions_are_refused(wrong, message):
         ("cond", "cond_dim"),
         ("context", "context_dim"),
         ("fps", "condition_on_fps"),
+        ("noise_level", "condition_on_noise_level"),
         ("cond_images", "cond_channels"),
     ],
 )

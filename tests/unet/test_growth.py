@@ -18,6 +18,7 @@ GROWTHS = {
     "more cond_dim": (dict(cond_dim=2), dict(cond_dim=4), ()),
     "context_dim": ({}, dict(context_dim=6), ("context", "context_mask")),
     "condition_on_fps": ({}, dict(condition_on_fps=True), ("fps",)),
+    "condition_on_noise_level": ({}, dict(condition_on_noise_level=True), ("noise_level",)),
     "attn_pos_bias": (NO_BIAS, dict(attn_pos_bias=True), ()),
     "self_attns": ({}, dict(self_attns=[True, True]), ()),
     "resnet_block_depths": ({}, dict(resnet_block_depths=(2, 2)), ()),
@@ -25,7 +26,7 @@ GROWTHS = {
     "everything": (
         NO_BIAS,
         dict(**CONDITIONS, attn_pos_bias=True, self_attns=(1, 1), resnet_block_depths=(2, 3)),
-        ("cond", "context", "fps", "cond_images"),
+        ("cond", "context", "fps", "noise_level", "cond_images"),
     ),
 }
 
@@ -58,10 +59,12 @@ def test_a_grown_unet_gives_the_same_outputs_and_learns(name):
     }
     # each new part has at least one weight that moves on the first step
     assert any(learns.values()), learns
-    for key in updates.keys() & {"cond_dim", "condition_on_fps"}:
-        assert learns[
-            {"cond_dim": "to_cond.weight", "condition_on_fps": "to_fps_cond.1.weight"}[key]
-        ]
+    weights = {
+        "cond_dim": "to_cond.weight", "condition_on_fps": "to_fps_cond.1.weight",
+        "condition_on_noise_level": "to_noise_level_cond.1.weight",
+    }  # fmt: skip
+    for key in updates.keys() & weights.keys():
+        assert learns[weights[key]]
 
 
 @pytest.mark.parametrize("cond_dim", [None, 4])
@@ -117,6 +120,7 @@ def test_a_unet_is_built_again_from_its_config():
         dict(channels_out=3),
         dict(context_dim=7),
         dict(condition_on_fps=False),
+        dict(condition_on_noise_level=False),
         dict(self_attns=(False, False)),
         dict(resnet_block_depths=(1, 1)),
         dict(condition_on_timestep=False),
