@@ -20,7 +20,7 @@ from make_a_video_pytorch.unet.control import ControlBranch
 from make_a_video_pytorch.unet.unet import SpaceTimeUnet
 
 if TYPE_CHECKING:
-    from make_a_video_pytorch import guidance, recipes
+    from make_a_video_pytorch import cascade, guidance, recipes
 
 __all__ = [
     "ControlBranch",
@@ -33,6 +33,7 @@ __all__ = [
     "Stream",
     "TimestepEmbedding",
     "Upsample",
+    "cascade",
     "chunk_attention",
     "deflate",
     "guidance",
@@ -45,7 +46,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    """`guidance` and `recipes`, which are imported when they are asked for."""
-    if name in ("guidance", "recipes"):
+    """`cascade`, `guidance` and `recipes`, which are imported when they are asked for."""
+    if name in ("cascade", "guidance", "recipes"):
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -42,7 +42,7 @@ FLOORS = [
             "resnet",
         ],
         "guidance": ["nulls", "dropping", "scales", "guided", "__init__"],
-        "recipes": ["kept", "noise", "rates", "levels", "rolling", "__init__"],
+        "recipes": ["kept", "noise", "rates", "levels", "denoising", "rolling", "__init__"],
     },
     {
         "unet": ["conditions", "growth", "stages", "unet", "control"],
@@ -58,9 +58,22 @@ FLOORS = [
         ],
     },
     {
+        "cascade": [
+            "done",
+            "frames",
+            "stage",
+            "decoder",
+            "interpolation",
+            "super_resolution",
+            "cascade",
+            "__init__",
+        ],
+    },
+    {
         "integrations": [
             "adapter",
             "dalle2_decoder",
+            "dalle2_prior",
             "dalle2",
             "imagen",
             "motion_file",
@@ -70,6 +83,7 @@ FLOORS = [
             "diffusers_conditions",
             "diffusers_frames",
             "diffusers_pipeline",
+            "diffusers_cascade",
             "diffusers",
         ],
     },

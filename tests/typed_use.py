@@ -35,7 +35,7 @@ from make_a_video_pytorch.recipes import every, kept_frames, roll_out, sample_cl
 if TYPE_CHECKING:
     from typing_extensions import assert_type
 
-    from make_a_video_pytorch.recipes.rolling import Scheduler
+    from make_a_video_pytorch.recipes.denoising import Scheduler
 
 
 def the_unet(x: Tensor, cond: Tensor) -> None:

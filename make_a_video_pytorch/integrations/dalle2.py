@@ -1,4 +1,4 @@
-"""The U-Net, and its videos, inside dalle2-pytorch."""
+"""The U-Net, and its videos, inside dalle2-pytorch, and the prior of that outside of it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ try:
     from dalle2_pytorch import Unet
 
     from make_a_video_pytorch.integrations.dalle2_decoder import VideoDecoder
+    from make_a_video_pytorch.integrations.dalle2_prior import text_prior
 except ModuleNotFoundError as error:
     raise ImportError("this needs dalle2-pytorch: pip install dalle2-pytorch") from error
 
-__all__ = ["SpaceTimeUnetForDalle2", "VideoDecoder"]
+__all__ = ["SpaceTimeUnetForDalle2", "VideoDecoder", "text_prior"]
 
 
 class SpaceTimeUnetForDalle2(Adapter, Unet):

@@ -1,4 +1,4 @@
-"""At home in diffusers: its models, a pipeline, motion files."""
+"""At home in diffusers: its models, a pipeline, motion files, folders of a cascade."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("this needs diffusers: pip install diffusers") from error
 
+from make_a_video_pytorch.integrations.diffusers_cascade import load_cascade, save_cascade
 from make_a_video_pytorch.integrations.diffusers_control import ControlBranchModel
 from make_a_video_pytorch.integrations.diffusers_inflated import InflatedDiffusersModel
 from make_a_video_pytorch.integrations.diffusers_pipeline import (
@@ -23,6 +24,8 @@ __all__ = [
     "TextToVideoPipeline",
     "TextToVideoPipelineOutput",
     "VideoOutput",
+    "load_cascade",
     "load_motion",
+    "save_cascade",
     "save_motion",
 ]

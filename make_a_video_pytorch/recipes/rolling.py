@@ -6,32 +6,14 @@ Letters: b batch, c channels, f frames, h height, w width.
 from __future__ import annotations
 
 import copy
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol, cast
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
 
 from make_a_video_pytorch.ops.checks import at_least
-
-
-class Stepped(Protocol):
-    """What a scheduler gives for a step."""
-
-    prev_sample: Tensor
-
-
-class Scheduler(Protocol):
-    """What of a scheduler of diffusers is used."""
-
-    timesteps: Tensor
-
-    def set_timesteps(self, num_inference_steps: int, *, device: torch.device) -> None:
-        """Begin anew, with so many steps."""
-
-    def step(self, model_output: Tensor, timestep: Tensor, sample: Tensor) -> Stepped:
-        """A step towards less noise."""
+from make_a_video_pytorch.recipes.denoising import Scheduler, denoised, signal_and_noise
 
 
 @torch.no_grad()
@@ -86,27 +68,16 @@ def roll_out(
     at_least(1, steps=steps)
     at_least(0, level=level)
     scheduler = copy.deepcopy(scheduler)
-    alphas: Sequence[Tensor] = getattr(scheduler, "alphas_cumprod", ())
-    if level > 0 and level >= len(alphas):
-        raise ValueError(
-            f"`level` (={level}) must be 0, or below the number of `alphas_cumprod` of `scheduler` "
-            f"(a {type(scheduler).__name__})"
-        )
-    given = {"generator": generator}
-    options = {n: v for n, v in given.items() if n in inspect.signature(scheduler.step).parameters}
-    as_input = getattr(scheduler, "scale_model_input", lambda x, timestep: x)
+    if level > 0:
+        signal_and_noise(scheduler, level, torch.empty(0))  # before anything is computed
+    looking = partial(stream, commit=False, **conditions)
     for chunk in noise:
-        scheduler.set_timesteps(steps, device=chunk.device)
-        x = chunk * getattr(scheduler, "init_noise_sigma", 1.0)
-        for timestep in scheduler.timesteps:
-            out = stream(as_input(x, timestep), timestep, commit=False, **conditions)
-            predicted = out if isinstance(out, Tensor) else cast("Sequence[Tensor]", out)[0]
-            x = scheduler.step(predicted, timestep, x, **options).prev_sample
+        x = denoised(looking, scheduler, chunk, steps, generator=generator)
         seen = x
-        if level > 0:  # not by `add_noise`, which knows the timesteps of the steps only
-            alpha = alphas[level].to(x)
-            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-            seen = alpha.sqrt() * x + (1 - alpha).sqrt() * noise
+        if level > 0:
+            signal, sigma = signal_and_noise(scheduler, level, x)
+            drawn = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+            seen = signal * x + sigma * drawn
         stream(seen, level, commit=True, **conditions)
         yield x
 

@@ -1,0 +1,6 @@
+"""The count of memory is that of the examples."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
