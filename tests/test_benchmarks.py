@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import make_a_video_pytorch
-from benchmarks import against, inflated, measure, peers, run
+from benchmarks import against, cascade_sizes, inflated, measure, peers, run
 from make_a_video_pytorch import SpaceTimeUnet, SpatioTemporalAttention
 from tests.zoo import UNET, randomize
 
@@ -278,3 +278,30 @@ def test_the_record_of_inflated_models_is_written(tmp_path: Path, monkeypatch):
     assert text.count("\n| diffusers |") == text.count(start) == 1
     assert text.endswith("** | none |\n")
     assert inflated.difference([torch.ones(2)], [torch.tensor([1.0, 3.0])]) == 2
+
+
+@pytest.mark.parametrize("window", [1, 4])
+def test_what_a_stage_takes_is_what_it_does(window):
+    arguments = UNET | {"cond_channels": 4, "cond_dim": 6, "condition_on_fps": True}
+    cost = cascade_sizes.cost_of(cascade_sizes.Sized(arguments, 8, 9, window, window // 2))
+    unet = SpaceTimeUnet(**arguments)
+    assert cost.parameters == sum(parameter.numel() for parameter in unet.parameters())
+    assert cost.calls == {1: 9, 4: 4}[window]  # frames 0 to 3, 2 to 5, 4 to 7, 5 to 8
+    x = torch.randn(1, 3, window, 8, 8)
+    given = {"cond": torch.randn(1, 6), "fps": 8.0}
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), torch.no_grad():
+        done = measure.work(lambda: unet(x if window > 1 else x[:, :, 0], 5, **given))
+    assert cost.call == done.flops
+    assert cost.step == pytest.approx(3 * cost.call, rel=0.1)
+    assert cost.memory > 16 * cost.parameters  # weights, their average, gradients, two moments
+
+
+def test_the_sizes_of_a_cascade_are_a_table(monkeypatch, capsys):
+    small = cascade_sizes.Sized(dict(UNET), 8, 9, 1)
+    monkeypatch.setattr(cascade_sizes, "STAGES", {"per frame": small})
+    assert cascade_sizes.main(["--tflops", "1e-6", "--steps", "10"]) == 0
+    row = capsys.readouterr().out.splitlines()[2].split(" | ")
+    cost = cascade_sizes.cost_of(small)
+    assert row[0] == "| per frame"
+    assert row[1] == "9x8x8"
+    assert int(row[5]) == round(cost.call * 9 * 10 / 1e6)
