@@ -61,6 +61,8 @@ FLOORS = [
         "cascade": [
             "done",
             "frames",
+            "asked",
+            "settings",
             "stage",
             "decoder",
             "interpolation",

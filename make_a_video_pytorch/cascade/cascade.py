@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from make_a_video_pytorch.cascade.asked import count_of
 from make_a_video_pytorch.cascade.done import Done, digest
-from make_a_video_pytorch.cascade.frames import seed_of, windows
+from make_a_video_pytorch.cascade.frames import seed_of
 from make_a_video_pytorch.cascade.stage import Stage
-from make_a_video_pytorch.cascade.super_resolution import SuperResolution
 from make_a_video_pytorch.ops.checks import typechecked
 from make_a_video_pytorch.recipes.denoising import steps_of
 
@@ -66,20 +66,20 @@ class Cascade:
 
     @typechecked
     def __init__(self, stages: Mapping[str, Stage], prior: Prior | None = None) -> None:
-        if not stages:
-            raise ValueError("`stages` must have one at least")
-        for name in stages:  # they are names of folders
-            if not re.fullmatch(r"\w[\w .-]*", name):
-                raise ValueError(f"`stages` (with {name!r}) must have names of letters and digits")
         self.stages = dict(stages)
         self.prior = prior
         self.must_fit()
 
     def must_fit(self) -> None:
         """Raise a ValueError that names a stage which does not take what the last one makes."""
+        if not self.stages:
+            raise ValueError("`stages` must have one at least")
+        for name, stage in self.stages.items():
+            if not re.fullmatch(r"\w[\w -]*", name):  # of a folder
+                raise ValueError(f"`stages` (with {name!r}) must have names of letters and digits")
+            stage.must_be_valid()
         for name, following in itertools.pairwise(self.stages):
-            makes, stage = self.stages[name].size, self.stages[following]
-            takes = stage.size_before if isinstance(stage, SuperResolution) else stage.size
+            makes, takes = self.stages[name].size, self.stages[following].size_taken
             if makes != takes:
                 raise ValueError(
                     f"`stages[{following!r}]` (which takes {takes}) must take the size that "
@@ -91,12 +91,13 @@ class Cascade:
         text: str | Sequence[str] | None = None,
         *,
         video: Tensor | None = None,
-        batch: int = 1,
+        batch: int | None = None,
         seed: int = 0,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
+        after_stage: Callable[[str, Tensor], object] | None = None,
         **conditions: Tensor | float,
     ) -> Tensor:
         """Sample videos (b c f h w), on the CPU.
@@ -106,15 +107,16 @@ class Cascade:
             video: what the first stage goes on from (b c f h w), if it is no `Decoder`.
             batch: how many, if neither texts, nor a video, nor conditions (b ...) say it.
             seed: all that is random follows from it.
-            device: where to compute, that of the models.
-            dtype: of what the models are given.
+            device: where to compute; for each stage that of its model if None.
+            dtype: of what the models are given; for each stage that of its model if None.
             checkpoint: a folder in which each window is kept when it is done. A call with the same
-                one goes on from there. It holds this one run; that the weights are the same, it
-                cannot know.
+                one goes on from there. It holds this one run; that weights, prior and device are
+                the same, it cannot know.
             progress: called after each step of denoising with the name of the stage, the steps
                 that are done, and those in all.
-            conditions: those that `takes` of a stage names, tensors (b ...) or numbers. `fps` is
-                that of the first stage, and later ones are told that of what they make.
+            after_stage: called with the name of each stage and the videos that it made.
+            conditions: those that stages take, tensors (b ...) or numbers. `fps` is that of the
+                decoder's clip, or of `video`, and stages are told that of what they make.
 
         Raises:
             TypeError: if a condition is neither.
@@ -125,30 +127,34 @@ class Cascade:
         texts = [text] if isinstance(text, str) else text
         if texts is not None and self.prior is None:
             raise ValueError(f"`text` (={text!r}) must be left out: there is no `prior`")
+        self.must_be_taken(conditions)
+        count = count_of(batch, {"text": texts, "video": video, **conditions})
+        frames = [0 if video is None else video.shape[2]]
+        for stage in self.stages.values():  # before one is computed for long
+            frames.append(stage.parts(frames[-1])[-1].stop)
         asked = {
-            "text": texts, "seed": seed, "dtype": str(dtype), "batch": batch,
-            "video": digest(video),
+            "text": texts, "seed": seed, "dtype": str(dtype), "batch": count,
+            "video": digest(video), "order": list(self.stages),
             **{name: digest(value) for name, value in conditions.items()},
             **{f"stages[{name!r}]": described(stage) for name, stage in self.stages.items()},
         }  # fmt: skip
         done = None if checkpoint is None else Done(Path(checkpoint), asked)
         if texts is not None:
             conditions = {**self.embedded(texts, seed, done), **conditions}
-        self.must_be_taken(conditions)
-        count = count_of(texts, video, conditions, batch)
+            self.must_be_taken(conditions)
         fps = conditions.get("fps")
-        for place, (name, stage) in enumerate(self.stages.items()):
-            if fps is not None and place:
+        for (name, stage), before in zip(self.stages.items(), frames, strict=False):
+            if fps is not None and before:
                 fps = fps * stage.faster
-            told = {k: fps if k == "fps" else v for k, v in conditions.items() if k in stage.takes}
-            frames = stage.frames_of(0 if video is None else video.shape[2])
-            total = len(windows(frames, stage.window, stage.overlap))
-            steps = Steps(name, total, steps_of(stage.scheduler, stage.steps), progress)
-            files = Files(name, done, steps)
+            told = {k: fps if k == "fps" else v for k, v in conditions.items() if k in stage.taken}
+            each = steps_of(stage.scheduler, stage.steps)
+            files = Files(name, done, Steps(name, len(stage.parts(before)), each, progress))
             video = stage(
                 video, batch=count, seed=seed_of(seed, name), device=device, dtype=dtype,
-                after_step=steps.one, made=files.made, after_window=files.keep, **told,
+                after_step=files.steps.one, made=files.made, after_window=files.keep, **told,
             )  # fmt: skip
+            if after_stage is not None:
+                after_stage(name, video)
         assert video is not None
         return video
 
@@ -159,7 +165,8 @@ class Cascade:
         assert self.prior is not None
         found = None if done is None else done.tensors("prior")
         if found is None:
-            with torch.random.fork_rng():
+            devices = range(torch.cuda.device_count())
+            with torch.random.fork_rng(devices), torch.no_grad():
                 torch.manual_seed(seed)
                 made = self.prior(texts)
             found = {"cond": made} if isinstance(made, Tensor) else dict(made)
@@ -169,11 +176,11 @@ class Cascade:
 
     def must_be_taken(self, conditions: Mapping[str, object]) -> None:
         """Raise an error for a condition of which no stage knows."""
-        taken = {name for stage in self.stages.values() for name in stage.takes}
+        taken = {name for stage in self.stages.values() for name in stage.taken}
         for name, value in conditions.items():
             if name not in taken:
                 raise ValueError(
-                    f"`{name}` must be left out, since no stage `takes` it: they take "
+                    f"`{name}` must be left out, since no stage takes it: they take "
                     f"`{'`, `'.join(sorted(taken))}`"
                 )
             if not isinstance(value, (Tensor, int, float)):
@@ -189,13 +196,17 @@ class Steps:
 
     def one(self) -> None:
         """One is taken."""
-        self.add(1)
+        self.upto(self.taken + 1)
 
-    def add(self, count: int) -> None:
-        """So many are."""
-        self.taken += count
-        if self.progress is not None:
-            self.progress(self.name, self.taken, self.total)
+    def window(self, number: int) -> None:
+        """All of this window are."""
+        self.upto((number + 1) * self.each)
+
+    def upto(self, taken: int) -> None:
+        """So many are, in all."""
+        if taken > self.taken and self.progress is not None:
+            self.progress(self.name, taken, self.total)
+        self.taken = taken
 
 
 class Files:
@@ -209,37 +220,23 @@ class Files:
         found = None if self.done is None else self.done.tensors(f"{self.name}/{number:05d}")
         if found is None:
             return None
-        self.steps.add(self.steps.each)
+        self.steps.window(number)
         return found["video"]
 
     def keep(self, number: int, video: Tensor) -> None:
         """Keep the new frames of a window."""
         if self.done is not None:
             self.done.keep(f"{self.name}/{number:05d}", {"video": video})
+        self.steps.window(number)
 
 
 def described(stage: Stage) -> dict[str, object]:
     """What the result of a stage depends on, beside the weights of its model."""
-    scheduler = stage.scheduler
-    schedule = f"{type(scheduler).__name__} {getattr(scheduler, 'config', '')}"
-    return {"type": type(stage).__name__, "scheduler": schedule, **stage.settings}
-
-
-def count_of(
-    texts: Sequence[str] | None,
-    video: Tensor | None,
-    conditions: Mapping[str, object],
-    batch: int,
-) -> int:
-    """How many videos are asked for.
-
-    Raises:
-        ValueError: if that is not said in one way.
-    """
-    said = {name: len(value) for name, value in conditions.items()
-            if isinstance(value, Tensor) and value.ndim}  # fmt: skip
-    said |= {} if texts is None else {"text": len(texts)}
-    said |= {} if video is None else {"video": len(video)}
-    if len({*said.values()}) > 1:
-        raise ValueError(f"numbers of videos must be the same: {said}")
-    return next(iter(said.values()), batch)
+    found: dict[str, object] = {"type": type(stage).__name__, **stage.settings}
+    for name, part in (("scheduler", stage.scheduler), ("model", stage.model)):
+        config = getattr(part, "config", None)
+        if isinstance(config, Mapping):  # what diffusers adds to it is not always the same
+            own = {key: str(config[key]) for key in config if not key.startswith("_")}
+            found[f"{name} config"] = own
+        found[name] = type(part).__name__
+    return found

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
-from make_a_video_pytorch.cascade.frames import Window, frames_in, resized
+from make_a_video_pytorch.cascade.frames import Window, resized
 from make_a_video_pytorch.cascade.stage import Example, Stage
 from make_a_video_pytorch.ops.checks import at_least, typechecked
 from make_a_video_pytorch.recipes.denoising import Scheduler
@@ -29,7 +29,7 @@ class Decoder(Stage):
         channels: of a frame.
         steps: of denoising.
         guidance: how strongly to follow the conditions; 1 is no guidance.
-        takes: names of the conditions that it is given.
+        takes: names of the conditions that it is given; those that it is built for if None.
         alpha: how much noise frames share, see `mixed_noise`.
 
     Raises:
@@ -55,19 +55,29 @@ class Decoder(Stage):
         channels: int = 3,
         steps: int = 50,
         guidance: float | int = 1,
-        takes: Sequence[str] = ("cond", "context", "context_mask", "fps"),
+        takes: Sequence[str] | None = None,
         alpha: float | int = 0,
     ) -> None:
         super().__init__(model, scheduler, size, frames, 0, steps, guidance, takes, alpha)
-        at_least(1, channels=channels)
         self.channels = channels
+        self.must_be_valid()
 
     @property
-    def settings(self) -> dict[str, object]:
-        settings = super().settings
-        del settings["overlap"]
-        settings["frames"] = settings.pop("window")
-        return settings
+    def frames(self) -> int:
+        """Those of a clip, which are computed at once."""
+        return self.window
+
+    @frames.setter
+    def frames(self, value: int) -> None:
+        self.window = value
+
+    @property
+    def size_taken(self) -> None:
+        return None
+
+    def must_be_valid(self) -> None:
+        super().must_be_valid()
+        at_least(1, channels=self.channels)
 
     def must_take(self, before: Tensor | None) -> None:
         if before is not None:
@@ -79,8 +89,7 @@ class Decoder(Stage):
         return self.window
 
     def example(self, clips: Tensor, generator: Generator | None = None) -> Example:
-        x = resized(clips, self.size)
-        return Example(x, {}, torch.ones(len(x), frames_in(x), dtype=torch.bool))
+        return Example(resized(clips, self.size), {})
 
     def given(
         self, before: Tensor | None, clean: Tensor, window: Window, seed: int

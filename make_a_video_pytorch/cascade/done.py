@@ -33,12 +33,12 @@ class Done:
         said = json.loads(json.dumps(asked))
         if path.exists():
             before = json.loads(path.read_text(encoding="utf-8"))
-            for name in sorted({*before, *said}):
-                if before.get(name) != said.get(name):
-                    raise ValueError(
-                        f"`checkpoint` (={str(folder)!r}) is of another run: `{name}` was "
-                        f"{before.get(name)} and is {said.get(name)}"
-                    )
+            if found := difference(before, said):
+                name, was, now = found
+                raise ValueError(
+                    f"`checkpoint` (={str(folder)!r}) is of another run: `{name}` was {was} and "
+                    f"is {now}"
+                )
         else:
             write(path, lambda part: part.write_text(json.dumps(said, indent=1), encoding="utf-8"))
 
@@ -59,10 +59,26 @@ class Done:
         write(path, lambda part: torch.save(own, part))
 
 
+def difference(
+    before: Mapping[str, object], now: Mapping[str, object]
+) -> tuple[str, object, object] | None:
+    """The name of the first entry that is another one, and what it was and is."""
+    for name in sorted({*before, *now}):
+        was, has = before.get(name), now.get(name)
+        if isinstance(was, Mapping) and isinstance(has, Mapping):
+            if found := difference(was, has):
+                return f"{name}.{found[0]}", *found[1:]
+        elif was != has:
+            return name, was, has
+    return None
+
+
 def write(path: Path, fill: Callable[[Path], object]) -> None:
     """Write a file by `fill`, which is given another path, and only then give it its name."""
     part = path.with_name(f"{path.name}.part")
     fill(part)
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
     os.replace(part, path)
 
 

@@ -53,7 +53,7 @@ def drawn_windows(
     """
     later = integers(2, count, generator) == 1
     device = None if generator is None else generator.device
-    few = torch.rand(count, generator=generator, device=device) ** 4
+    few = torch.rand(count, generator=generator, device=device) ** 16
     least = min(overlap, frames - 1)
     more = (few * (frames - least)).long() if overlap else 0
     return later, (least + more) * later
@@ -63,6 +63,23 @@ def seed_of(seed: int, *names: object) -> int:
     """Another seed for each of what is named, that follows from `seed`."""
     said = "/".join(map(str, (seed, *names))).encode()
     return int.from_bytes(hashlib.sha256(said).digest()[:8], "big") >> 1
+
+
+def shares(alpha: float) -> tuple[float, float]:
+    """The weights of noise that frames share and of their own, as of `mixed_noise`."""
+    own = 1 / math.hypot(1, alpha)
+    return alpha * own if math.isfinite(alpha) else 1.0, own
+
+
+def noise_like(x: Tensor, alpha: float, generator: Generator | None) -> Tensor:
+    """Standard normal noise for images or clips, whose frames share some, to learn from."""
+    device = None if generator is None else generator.device
+    own_noise = torch.randn(x.shape, generator=generator, device=device)
+    if x.ndim == 4:
+        return own_noise
+    shared, own = shares(alpha)
+    frame = (*x.shape[:2], 1, *x.shape[3:])
+    return shared * torch.randn(frame, generator=generator, device=device) + own * own_noise
 
 
 def noise_of_frames(
@@ -79,8 +96,7 @@ def noise_of_frames(
     def drawn(what: object) -> Tensor:
         return torch.randn(size, generator=Generator().manual_seed(seed_of(seed, name, what)))
 
-    own = 1 / math.hypot(1, alpha)
-    shared = alpha * own if math.isfinite(alpha) else 1.0
+    shared, own = shares(alpha)
     clip = torch.zeros(batch, channels, frames, height, width)
     if alpha > 0:
         clip += shared * drawn("shared").unsqueeze(2)
@@ -106,11 +122,6 @@ def resized(clips: Tensor, size: tuple[int, int]) -> Tensor:
         return frames
     video: Tensor = frames.unflatten(0, (clips.shape[0], clips.shape[2]))
     return video.transpose(1, 2)
-
-
-def frames_in(x: Tensor) -> int:
-    """How many frames clips (b c f h w) have; images (b c h w) have one."""
-    return x.shape[2] if x.ndim == 5 else 1
 
 
 def as_size(name: str, size: Sequence[int]) -> tuple[int, int]:

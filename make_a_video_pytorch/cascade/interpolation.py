@@ -13,7 +13,6 @@ from torch import Generator, Tensor
 from make_a_video_pytorch.cascade.frames import (
     Window,
     drawn_windows,
-    frames_in,
     integers,
     must_be_of_size,
     resized,
@@ -40,7 +39,8 @@ class Interpolation(Stage):
         overlap: frames that a window is given of the one before.
         steps: of denoising.
         guidance: how strongly to follow the conditions; 1 is no guidance.
-        takes: names of the conditions that it is given; "fps" is the rate of what it makes.
+        takes: names of the conditions that it is given; those that it is built for if None. `fps`
+            is the rate of what it makes.
         alpha: how much noise frames share, see `mixed_noise`.
 
     Raises:
@@ -71,16 +71,20 @@ class Interpolation(Stage):
         overlap: int = 0,
         steps: int = 50,
         guidance: float | int = 1,
-        takes: Sequence[str] = ("cond", "context", "context_mask", "fps"),
+        takes: Sequence[str] | None = None,
         alpha: float | int = 0,
     ) -> None:
         super().__init__(model, scheduler, size, window, overlap, steps, guidance, takes, alpha)
-        at_least(2, factor=factor)
         self.factor = factor
+        self.must_be_valid()
 
     @property
     def faster(self) -> int:
         return self.factor
+
+    def must_be_valid(self) -> None:
+        super().must_be_valid()
+        at_least(2, factor=self.factor)
 
     def must_take(self, before: Tensor | None) -> None:
         must_be_of_size(before, self.size)
@@ -89,14 +93,16 @@ class Interpolation(Stage):
         return (frames - 1) * self.factor + 1
 
     def example(self, clips: Tensor, generator: Generator | None = None) -> Example:
+        if clips.ndim != 5:
+            raise ValueError(f"`clips` (shape {tuple(clips.shape)}) must be (b c f h w)")
         x = resized(clips, self.size)
-        count, frames = len(x), frames_in(x)
+        count, frames = len(x), x.shape[2]
         later, done = drawn_windows(count, frames, self.overlap, generator)
         phase = integers(self.factor, count, generator) * later
         places = torch.arange(frames, device=done.device)
         keys = (places + phase[:, None]) % self.factor == 0
         kept = keys | (places < done[:, None])
-        return Example(x, {"cond_images": kept_frames(x, kept)}, ~kept)
+        return Example(x, {"cond_images": kept_frames(x, kept)})
 
     def given(
         self, before: Tensor | None, clean: Tensor, window: Window, seed: int

@@ -6,6 +6,7 @@ Letters: b batch, c channels, f frames, h height, w width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -14,9 +15,9 @@ from make_a_video_pytorch.cascade.frames import (
     Window,
     as_size,
     drawn_windows,
-    frames_in,
     integers,
     must_be_of_size,
+    noise_like,
     noise_of_frames,
     resized,
 )
@@ -44,10 +45,11 @@ class SuperResolution(Stage):
         overlap: frames that a window is given of the one before.
         enable_time: run the model's temporal parts; without them there can be no `overlap`.
         noise_level: the timestep whose noise is put on what comes before, in sampling.
-        most_noise_level: the highest such in training; 0 for none, of which the model is not told.
+        most_noise_level: the highest such timestep in training; with 0 there is no noise, and the
+            model is not told of it.
         steps: of denoising.
         guidance: how strongly to follow the conditions; 1 is no guidance.
-        takes: names of the conditions that it is given.
+        takes: names of the conditions that it is given; those that it is built for if None.
         alpha: how much noise frames share, see `mixed_noise`.
 
     Raises:
@@ -80,24 +82,40 @@ class SuperResolution(Stage):
         most_noise_level: int = 0,
         steps: int = 50,
         guidance: float | int = 1,
-        takes: Sequence[str] = (),
+        takes: Sequence[str] | None = None,
         alpha: float | int = 0,
     ) -> None:
         super().__init__(model, scheduler, size, window, overlap, steps, guidance, takes, alpha)
-        at_least(0, noise_level=noise_level)
-        if noise_level > most_noise_level:
-            raise ValueError(
-                f"`noise_level` (={noise_level}) must be at most `most_noise_level` "
-                f"(={most_noise_level})"
-            )
-        if overlap and not enable_time:
-            raise ValueError(
-                f"`overlap` (={overlap}) must be 0 without `enable_time`: frames do not see others"
-            )
         self.size_before = as_size("size_before", size_before)
         self.enable_time = enable_time
         self.noise_level = noise_level
         self.most_noise_level = most_noise_level
+        self.must_be_valid()
+
+    @property
+    def size_taken(self) -> tuple[int, int]:
+        return self.size_before
+
+    def must_be_valid(self) -> None:
+        super().must_be_valid()
+        self.size_before = as_size("size_before", self.size_before)
+        least, most = self.noise_level, self.most_noise_level
+        at_least(0, noise_level=least)
+        if least > most:
+            raise ValueError(
+                f"`noise_level` (={least}) must be at most `most_noise_level` (={most})"
+            )
+        total = len(getattr(self.scheduler, "alphas_cumprod", ()))
+        if most and most >= total:
+            raise ValueError(
+                f"`most_noise_level` (={most}) must be below {total}, the number of "
+                f"`alphas_cumprod` of `scheduler` (a {type(self.scheduler).__name__})"
+            )
+        if self.overlap and not self.enable_time:
+            raise ValueError(
+                f"`overlap` (={self.overlap}) must be 0 without `enable_time`: frames do not see "
+                "others"
+            )
 
     def must_take(self, before: Tensor | None) -> None:
         must_be_of_size(before, self.size_before)
@@ -106,36 +124,42 @@ class SuperResolution(Stage):
         return frames
 
     def told(
-        self, low: Tensor, noise: Tensor, level: Tensor, clean: Tensor, kept: Tensor
+        self, low: Tensor, noise: Callable[[Tensor], Tensor], level: Tensor, kept: Tensor
     ) -> dict[str, object]:
-        """What the model is told: of pictures (b c [f] h w), with noise of a level (b)."""
+        """What the model is told: of pictures (b c [f] h w), with noise of a level (b), and of
+        kept frames (b c+1 f h w), if there are any."""
         conditions: dict[str, object] = {} if self.enable_time else {"enable_time": False}
         pictures = resized(low, self.size)
         if self.most_noise_level:
             signal, sigma = signal_and_noise(self.scheduler, level, pictures)
-            pictures = signal * pictures + sigma * noise.to(pictures)
+            pictures = signal * pictures + sigma * noise(pictures).to(pictures)
             conditions["noise_level"] = level
         if self.overlap:
-            image = clean.ndim == 4
-            beside = kept_frames(clean.unsqueeze(2) if image else clean, kept).to(pictures)
-            pictures = torch.cat((pictures, beside.squeeze(2) if image else beside), dim=1)
+            beside = kept.to(pictures)
+            beside = beside.squeeze(2) if pictures.ndim == 4 else beside
+            pictures = torch.cat((pictures, beside), dim=1)
         return {"cond_images": pictures, **conditions}
 
     def example(self, clips: Tensor, generator: Generator | None = None) -> Example:
         x, low = resized(clips, self.size), resized(clips, self.size_before)
-        count, frames = len(x), frames_in(x)
+        video = x.unsqueeze(2) if x.ndim == 4 else x
+        count, frames = len(x), video.shape[2]
         _, done = drawn_windows(count, frames, self.overlap, generator)
-        kept = torch.arange(frames, device=done.device) < done[:, None]
+        kept = kept_frames(video, torch.arange(frames, device=done.device) < done[:, None])
         level = integers(self.most_noise_level + 1, count, generator)
-        noise = self.noise_like(x, generator)
-        return Example(x, self.told(low, noise, level, x, kept), ~kept)
+        noise = partial(noise_like, alpha=self.alpha, generator=generator)
+        return Example(x, self.told(low, noise, level, kept))
 
     def given(
         self, before: Tensor | None, clean: Tensor, window: Window, seed: int
     ) -> tuple[Tensor, dict[str, object]]:
         assert before is not None
         low = before[:, :, window.start : window.stop].to(clean)
-        noise = noise_of_frames(clean.shape, window.start, self.alpha, seed, "low")
         level = torch.full((len(low),), self.noise_level)
-        kept = torch.arange(window.frames) < window.done
-        return kept, self.told(low, noise, level, clean, kept)
+        known = torch.arange(window.frames) < window.done
+
+        def noise(pictures: Tensor) -> Tensor:
+            name = f"{self.kind}, before"
+            return noise_of_frames(pictures.shape, window.start, self.alpha, seed, name)
+
+        return known, self.told(low, noise, level, kept_frames(clean, known))

@@ -10,7 +10,7 @@ from typing import cast
 
 import diffusers
 import torch
-from diffusers import SchedulerMixin
+from diffusers import ModelMixin, SchedulerMixin
 
 from make_a_video_pytorch.cascade import (
     Cascade,
@@ -56,11 +56,13 @@ def save_cascade(cascade: Cascade, folder: str | os.PathLike[str]) -> None:
         True
     """
     folder, index = Path(folder), {}
-    models = {name: as_model(name, stage) for name, stage in cascade.stages.items()}
     for name, stage in cascade.stages.items():
-        plain = isinstance(stage.model, SpaceTimeUnet)
-        kind = SpaceTimeUnet if plain else type(models[name])
-        models[name].save_pretrained(folder / name / "unet")
+        must_be_saved(name, stage)
+    for name, stage in cascade.stages.items():
+        model, kind = stage.model, type(stage.model)
+        if isinstance(model, SpaceTimeUnet):
+            model, kind = SpaceTimeUnetModel.from_unet(model), SpaceTimeUnet
+        cast("ModelMixin", model).save_pretrained(folder / name / "unet")
         cast("SchedulerMixin", stage.scheduler).save_pretrained(folder / name / "scheduler")
         index[name] = {
             "stage": type(stage).__name__, "model": kind.__name__, "settings": stage.settings,
@@ -107,27 +109,20 @@ def load_cascade(
     return Cascade(stages, prior)
 
 
-def as_model(name: str, stage: Stage) -> SpaceTimeUnetModel | InflatedDiffusersModel:
-    """The model of a stage as one of diffusers.
-
-    Raises:
-        TypeError: if it, or the scheduler beside it, cannot be saved.
-    """
+def must_be_saved(name: str, stage: Stage) -> None:
+    """Raise a TypeError for a stage that could not be loaded again."""
     model, scheduler = stage.model, stage.scheduler
     if type(stage).__name__ not in STAGES:
         raise TypeError(f"`stages[{name!r}]` (a {type(stage).__name__}) is not known in loading")
-    if not isinstance(scheduler, SchedulerMixin):
+    if getattr(diffusers, type(scheduler).__name__, None) is not type(scheduler):
         raise TypeError(
             f"`stages[{name!r}].scheduler` (a {type(scheduler).__name__}) must be one of diffusers"
         )
-    if isinstance(model, SpaceTimeUnet):
-        return SpaceTimeUnetModel.from_unet(model)
-    if not isinstance(model, (SpaceTimeUnetModel, InflatedDiffusersModel)):
+    if not isinstance(model, (SpaceTimeUnet, *MODELS.values())):
         raise TypeError(
             f"`stages[{name!r}].model` (a {type(model).__name__}) must be a SpaceTimeUnet, a "
             f"{' or a '.join(MODELS)}, to be saved"
         )
-    return model
 
 
 def scheduler_in(folder: Path) -> SchedulerMixin:

@@ -89,5 +89,5 @@ def signal_and_noise(scheduler: Scheduler, level: Tensor | int, x: Tensor) -> tu
             f"`level` (={wrong}) must be from 0 to below {len(alphas)}, the number of "
             f"`alphas_cumprod` of `scheduler` (a {type(scheduler).__name__})"
         )
-    alpha = alphas[levels].to(x.device, x.dtype).view(-1, *[1] * (x.ndim - 1))
-    return alpha.sqrt(), (1 - alpha).sqrt()
+    alpha = alphas[levels].view(-1, *[1] * (x.ndim - 1))  # few bits would make small noise none
+    return alpha.sqrt().to(x.device, x.dtype), (1 - alpha).sqrt().to(x.device, x.dtype)

@@ -1,5 +1,8 @@
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,7 +47,12 @@ def test_each_stage_goes_on_from_what_the_last_one_made():
     # by hand: parts of it are cascades, and a video may come from elsewhere
     few = Cascade({"decoder": cascade.stages["decoder"]})(cond=COND, seed=3)
     rest = Cascade({name: cascade.stages[name] for name in names[1:]})
-    torch.testing.assert_close(rest(video=few, cond=COND, seed=3), video)
+    made = {}
+    last = rest(video=few, cond=COND, seed=3, after_stage=made.__setitem__)
+    torch.testing.assert_close(last, video)
+    assert list(made) == names[1:]
+    assert made["more frames"].shape == (2, 2, 7, 4, 6)
+    assert made["larger"] is last
 
 
 def test_conditions_go_to_the_stages_that_take_them_and_the_rate_is_that_of_what_they_make():
@@ -130,9 +138,9 @@ def test_an_interrupted_run_goes_on_from_the_window_that_was_done(tmp_path, stop
     assert heard[-1] == ("larger", 4, 4)
     assert len(before) + len(heard) >= 8
     # and once more, of files alone
-    done = whole(Told("fails"), prior=prior)
-    for name, stage in done.stages.items():
-        stage.scheduler = cascade.stages[name].scheduler
+    done = whole(prior=prior)
+    for stage in done.stages.values():
+        stage.model.forward = pytest.fail
     assert torch.equal(done("a dog", seed=3, checkpoint=tmp_path), wanted)
 
 
@@ -143,13 +151,13 @@ def test_a_checkpoint_is_of_one_run(tmp_path):
         (dict(seed=4), "`seed` was 3 and is 4"),
         (dict(cond=COND + 1), "`cond` was .* and is"),
         (dict(fps=8), "`fps` was None and is 8"),
-        (dict(dtype=torch.bfloat16), "`dtype` was torch.float32 and is torch.bfloat16"),
+        (dict(dtype=torch.bfloat16), "`dtype` was None and is torch.bfloat16"),
     ]
     for other, message in asked:
         with pytest.raises(ValueError, match=f"`checkpoint` .* is of another run: {message}"):
             cascade(**{"cond": COND, "seed": 3, "checkpoint": tmp_path, **other})
     cascade.stages["larger"].steps = 5
-    with pytest.raises(ValueError, match=r"`stages\['larger'\]` was .*'steps': 2.*'steps': 5"):
+    with pytest.raises(ValueError, match=r"`stages\['larger'\].steps` was 2 and is 5"):
         cascade(cond=COND, seed=3, checkpoint=tmp_path)
     assert json.loads((tmp_path / "run.json").read_text())["seed"] == 3
     assert sorted(os.listdir(tmp_path)) == ["decoder", "larger", "more frames", "run.json"]
@@ -159,14 +167,56 @@ def test_a_checkpoint_is_of_one_run(tmp_path):
     ("given", "message"),
     [
         (dict(text="a dog"), r"`text` \(='a dog'\) must be left out: there is no `prior`"),
-        (dict(cond=COND, frames=3), "`frames` must be left out, since no stage `takes` it"),
-        (dict(cond=COND, fps=torch.ones(3)), "numbers of videos must be the same: .*'fps': 3"),
+        (dict(cond=COND, frames=3), "`frames` must be left out, since no stage takes it"),
+        (dict(cond=COND, fps=torch.ones(3)), "`cond`, `fps` must be of as many videos: .*'fps': 3"),
         (dict(video=torch.zeros(1, 2, 3, 4, 6)), "`video` .* must be left out: a Decoder"),
     ],
 )
 def test_wrong_calls_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
         whole(Told())(**given)
+
+
+def test_a_run_goes_on_in_another_process_and_of_loaded_stages(tmp_path):
+    """Where sets are in another order, and diffusers has noted where a scheduler is from."""
+    script = (
+        "import sys, torch; from tests.cascade.test_cascade import whole, COND; "
+        "from diffusers import DDIMScheduler\n"
+        "cascade = whole()\n"
+        "if sys.argv[2] == 'loaded':\n"
+        "    for stage in cascade.stages.values():\n"
+        "        stage.scheduler.save_pretrained(sys.argv[1] + '-scheduler')\n"
+        "        stage.scheduler = DDIMScheduler.from_pretrained(sys.argv[1] + '-scheduler')\n"
+        "print(cascade(cond=COND, checkpoint=sys.argv[1]).double().sum().item())"
+    )
+    said = []
+    for seed, how in (("1", "made"), ("2", "made"), ("3", "loaded")):
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path / "run"), how], text=True, check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed}, cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
+        said.append(done.stdout)
+    assert len({*said}) == 1
+
+
+def test_a_call_that_is_refused_leaves_no_run(tmp_path):
+    with pytest.raises(ValueError, match="`conds` must be left out"):
+        whole(Told())(conds=COND, checkpoint=tmp_path)
+    whole(Told())(cond=COND, checkpoint=tmp_path)
+
+
+def test_the_rate_of_a_video_that_is_given_is_its_own():
+    model = Told()
+    Cascade({"more": interpolation(model)})(video=torch.zeros(1, 2, 3, 4, 6), fps=4.0)
+    assert model.calls[0]["fps"] == 12
+
+
+def test_stages_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"`stages\['b'\]` \(which takes None\) must take"):
+        Cascade({"a": decoder(Told()), "b": decoder(Told())})
+    with pytest.raises(ValueError, match=r"`stages` \(with 'a/b'\) must have names of letters"):
+        Cascade({"a/b": decoder(Told())})
 
 
 def test_what_is_no_condition_is_refused():

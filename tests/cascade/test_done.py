@@ -22,6 +22,9 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
     Done(tmp_path, {"seed": 3, "alpha": float("inf"), "size": [4, 4]})
     with pytest.raises(ValueError, match="is of another run: `seed` was 3 and is 4"):
         Done(tmp_path, {"seed": 4, "alpha": float("inf"), "size": [4, 4]})
+    Done(tmp_path / "b", {"stage": {"steps": 3, "config": {"x": 1}}})
+    with pytest.raises(ValueError, match=r"another run: `stage.config.x` was 1 and is 2"):
+        Done(tmp_path / "b", {"stage": {"steps": 3, "config": {"x": 2}}})
     with pytest.raises(ValueError, match=r"is of another run: `size` was .* and is None"):
         Done(tmp_path, {"seed": 3, "alpha": float("inf")})
 

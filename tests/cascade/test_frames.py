@@ -7,8 +7,8 @@ from torch import Generator
 from make_a_video_pytorch.cascade.frames import (
     as_size,
     drawn_windows,
-    frames_in,
     must_be_of_size,
+    noise_like,
     noise_of_frames,
     resized,
     seed_of,
@@ -58,8 +58,8 @@ def test_half_of_the_windows_to_learn_from_are_later_ones_that_mostly_have_the_o
     assert later.double().mean().item() == pytest.approx(0.5, abs=0.03)
     assert not done[~later].any()
     assert set(done[later].tolist()) == set(range(3, 9))
-    # few is below a sixth where a uniform number is below (1 / 6) ** (1 / 4)
-    wanted = (1 / 6) ** 0.25
+    # a uniform number is so small that there is none beside the overlap
+    wanted = (1 / 6) ** (1 / 16)
     assert (done[later] == 3).double().mean().item() == pytest.approx(wanted, abs=0.03)
     for overlap, frames in ((0, 9), (3, 1)):
         assert not drawn_windows(99, frames, overlap, None)[1].any()
@@ -79,9 +79,16 @@ def test_resizing_is_of_each_frame():
     assert (resized(stripes, (4, 4))[..., 1:-1] - 0.5).abs().max() < 0.1
 
 
-def test_images_are_of_one_frame():
-    assert frames_in(torch.zeros(2, 3, 4, 4)) == 1
-    assert frames_in(torch.zeros(2, 3, 7, 4, 4)) == 7
+@pytest.mark.parametrize(("alpha", "shared"), [(0.0, 0.0), (2.0, 0.8), (math.inf, 1.0)])
+def test_noise_to_learn_from_is_shared_as_that_of_sampling(alpha, shared):
+    generator = Generator().manual_seed(1)
+    noise = noise_like(torch.zeros(2, 2, 4, 90, 100), alpha, generator)
+    assert noise.std() == pytest.approx(1, abs=0.02)
+    assert (noise[:, :, 0] * noise[:, :, 3]).mean().item() == pytest.approx(shared, abs=0.03)
+    assert not torch.equal(noise[0], noise[1])
+    images = noise_like(torch.zeros(2, 2, 90, 100), alpha, generator)
+    assert images.shape == (2, 2, 90, 100)
+    assert images.std() == pytest.approx(1, abs=0.02)
 
 
 def test_wrong_sizes_are_refused():

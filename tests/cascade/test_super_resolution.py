@@ -53,7 +53,7 @@ def test_the_model_is_told_pictures_noise_and_kept_frames():
         pictures = call["cond_images"]
         assert pictures.shape == (2, 5, 5, 8, 12)
         low = resized(VIDEO[:, :, start : start + 5], (8, 12))
-        noise = noise_of_frames(low.shape, start, 1.0, 7, "low")
+        noise = noise_of_frames(low.shape, start, 1.0, 7, "SuperResolution, before")
         noisy = noise_scheduler().add_noise(low, noise, torch.tensor([40, 40]))
         torch.testing.assert_close(pictures[:, :2], noisy)
         kept = torch.arange(5) < done
@@ -64,17 +64,15 @@ def test_the_model_is_told_pictures_noise_and_kept_frames():
 def test_without_time_windows_change_nothing_and_equal_noise_gives_a_still_clip():
     """The paper's reason to share it: what is made up agrees (section 3.2)."""
     options = ONE_STAGE | dict(channels=2, cond_channels=2, temporal_compression=(False,))
-    unet = randomize(SpaceTimeUnet(**options), 0.2).double()
+    unet = randomize(SpaceTimeUnet(**options, condition_on_noise_level=True), 0.2).double()
     still = torch.randn(1, 2, 1, 4, 6).double().expand(1, 2, 9, 4, 6)
 
     def made(**settings):
-        stage = super_resolution(
+        return super_resolution(
             unet, noise_scheduler(), overlap=0, enable_time=False, noise_level=30,
-            most_noise_level=0 if "plain" in settings else 50, **settings,
+            most_noise_level=50, **settings,
         )  # fmt: skip
-        return stage
 
-    unet = randomize(SpaceTimeUnet(**options, condition_on_noise_level=True), 0.2).double()
     shared = made(alpha=math.inf)(still, dtype=torch.float64)
     torch.testing.assert_close(shared, shared[:, :, :1].expand_as(shared))
     own = made(alpha=0)(still, dtype=torch.float64)
@@ -87,11 +85,12 @@ def test_without_time_windows_change_nothing_and_equal_noise_gives_a_still_clip(
 def test_it_learns_from_pictures_of_every_noise_and_from_every_number_of_kept_frames():
     clips = torch.randn(400, 2, 5, 8, 12)
     stage = super_resolution(Told(), noise_scheduler(), noise_level=2, most_noise_level=3)
-    x, told, made = stage.example(clips, torch.Generator().manual_seed(0))
+    x, told = stage.example(clips, torch.Generator().manual_seed(0))
     assert torch.equal(x, clips)
     assert set(told["noise_level"].tolist()) == {0, 1, 2, 3}
-    assert set(made.sum(1).tolist()) == {5, 3, 2, 1}
-    torch.testing.assert_close(told["cond_images"][:, 2:], kept_frames(clips, ~made))
+    kept = told["cond_images"][:, -1, :, 0, 0].bool()
+    assert set(kept.sum(1).tolist()) == {0, 2, 3, 4}
+    torch.testing.assert_close(told["cond_images"][:, 2:], kept_frames(clips, kept))
     # a timestep of at most 3 has noise of 0.02 at most
     low = resized(resized(clips, (4, 6)), (8, 12))
     error = (told["cond_images"][:, :2] - low).square().mean((1, 2, 3, 4)).sqrt()
@@ -102,7 +101,7 @@ def test_it_learns_from_pictures_of_every_noise_and_from_every_number_of_kept_fr
 
 def test_images_have_no_kept_frames():
     stage = super_resolution(Told())
-    x, told, _ = stage.example(torch.randn(3, 2, 8, 12))
+    x, told = stage.example(torch.randn(3, 2, 8, 12))
     assert x.shape == (3, 2, 8, 12)
     assert told.keys() == {"cond_images"}
     assert told["cond_images"].shape == (3, 5, 8, 12)
@@ -122,6 +121,10 @@ def test_kept_frames_are_what_head_says():
     ("wrong", "message"),
     [
         (dict(noise_level=-1), r"`noise_level` \(=-1\) must be at least 0"),
+        (
+            dict(most_noise_level=1000),
+            r"`most_noise_level` \(=1000\) must be below 1000, the number",
+        ),
         (dict(noise_level=9, most_noise_level=8), r"`noise_level` \(=9\) must be at most `most_n"),
         (dict(enable_time=False), r"`overlap` \(=2\) must be 0 without `enable_time`"),
         (dict(size_before=(4, 6, 1)), r"`size_before` \(=\(4, 6, 1\)\) must be height and width"),
