@@ -100,7 +100,7 @@ def test_of_a_pipeline_only_the_encoder_counts_though_it_is_a_link(tmp_path, loa
 def test_what_is_half_written_is_never_read(tmp_path, loads):
     encoder = TextEncoder(text_encoder(tmp_path / "encoder"), tmp_path / "cache")
     encoder.prepare(TEXTS)
-    path = encoder.path(TEXTS[0])
+    path, before = encoder.path(TEXTS[0]), encoder(TEXTS)[0]
     whole = path.read_bytes()
     path.unlink()
     path.with_name(f".{path.name}.1234").write_bytes(whole[:50])  # as a killed process leaves it
@@ -109,7 +109,8 @@ def test_what_is_half_written_is_never_read(tmp_path, loads):
     assert len(str(raised.value).splitlines()) == 1
     encoder.prepare(TEXTS)
     assert len(loads) == 2
-    assert path.read_bytes() == whole
+    # to the last bits, which depend on where in memory the weights of each load lie
+    torch.testing.assert_close(encoder(TEXTS)[0], before, rtol=1e-4, atol=1e-5)
     path.write_bytes(whole[:50])  # as a full disk leaves a copy of a cache
     with pytest.raises(DataError, match="no tokens of 'a red ball' in "):
         encoder(TEXTS)
