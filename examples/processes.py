@@ -93,13 +93,13 @@ def ended_with_the_launcher() -> Iterator[None]:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process with a code, and at once if it is one of several.
+    """End this process with a code, and at once if it is one of several whose work is done.
 
     What the last exchange with the others left, a thread of gloo's lets go of, with Python's leave.
     It aborts if the interpreter is ending by then (torch 2.13); and of sharded models it lives on
     after the group is destroyed.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if code or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
