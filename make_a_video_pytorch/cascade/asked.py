@@ -99,11 +99,3 @@ def must_be_learned_from(clips: Tensor, scheduler: Scheduler) -> str:
             f"have `alphas_cumprod` and one of {PREDICTIONS}, to learn by"
         )
     return str(kind)
-
-
-def without_variance(predicted: Tensor, channels: int, scheduler: Scheduler) -> Tensor:
-    """A prediction (b c f h w), but for a learned variance that the scheduler has no use for."""
-    kind = getattr(getattr(scheduler, "config", None), "variance_type", None) or ""
-    if predicted.shape[1] == 2 * channels and not kind.startswith("learned"):
-        return predicted[:, :channels]
-    return predicted

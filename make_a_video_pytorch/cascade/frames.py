@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from make_a_video_pytorch.ops.checks import at_least, must_be_floating
+from make_a_video_pytorch.recipes import each_frame, mixed_noise
+from make_a_video_pytorch.recipes.noise import device_of, shared_and_own
 
 
 class Window(NamedTuple):
@@ -52,8 +55,7 @@ def drawn_windows(
     Mostly `overlap`, as in sampling, where the last window may have more.
     """
     later = integers(2, count, generator) == 1
-    device = None if generator is None else generator.device
-    few = torch.rand(count, generator=generator, device=device) ** 16
+    few = torch.rand(count, generator=generator, device=device_of(generator)) ** 16
     least = min(overlap, frames - 1)
     more = (few * (frames - least)).long() if overlap else 0
     return later, (least + more) * later
@@ -65,21 +67,12 @@ def seed_of(seed: int, *names: object) -> int:
     return int.from_bytes(hashlib.sha256(said).digest()[:8], "big") >> 1
 
 
-def shares(alpha: float) -> tuple[float, float]:
-    """The weights of noise that frames share and of their own, as of `mixed_noise`."""
-    own = 1 / math.hypot(1, alpha)
-    return alpha * own if math.isfinite(alpha) else 1.0, own
-
-
 def noise_like(x: Tensor, alpha: float, generator: Generator | None) -> Tensor:
     """Standard normal noise for images or clips, whose frames share some, to learn from."""
-    device = None if generator is None else generator.device
-    own_noise = torch.randn(x.shape, generator=generator, device=device)
-    if x.ndim == 4:
-        return own_noise
-    shared, own = shares(alpha)
-    frame = (*x.shape[:2], 1, *x.shape[3:])
-    return shared * torch.randn(frame, generator=generator, device=device) + own * own_noise
+    if x.ndim == 5 and math.isfinite(alpha):
+        return mixed_noise(tuple(x.shape), alpha, generator=generator)
+    frame = x.shape if x.ndim == 4 else (*x.shape[:2], 1, *x.shape[3:])
+    return torch.randn(frame, generator=generator, device=device_of(generator)).expand(x.shape)
 
 
 def noise_of_frames(
@@ -96,7 +89,7 @@ def noise_of_frames(
     def drawn(what: object) -> Tensor:
         return torch.randn(size, generator=Generator().manual_seed(seed_of(seed, name, what)))
 
-    shared, own = shares(alpha)
+    shared, own = shared_and_own(shape, alpha) if math.isfinite(alpha) else (1.0, 0.0)
     clip = torch.zeros(batch, channels, frames, height, width)
     if alpha > 0:
         clip += shared * drawn("shared").unsqueeze(2)
@@ -108,20 +101,15 @@ def noise_of_frames(
 
 def integers(below: int, count: int, generator: Generator | None) -> Tensor:
     """Random whole numbers (count) from 0 on."""
-    device = None if generator is None else generator.device
-    return torch.randint(below, (count,), generator=generator, device=device)
+    return torch.randint(below, (count,), generator=generator, device=device_of(generator))
 
 
 def resized(clips: Tensor, size: tuple[int, int]) -> Tensor:
     """Clips (b c f h w), or images (b c h w), at another height and width."""
     if tuple(clips.shape[-2:]) == size:
         return clips
-    frames = clips if clips.ndim == 4 else clips.transpose(1, 2).flatten(0, 1)
-    frames = F.interpolate(frames, size, mode="bilinear", antialias=True)
-    if clips.ndim == 4:
-        return frames
-    video: Tensor = frames.unflatten(0, (clips.shape[0], clips.shape[2]))
-    return video.transpose(1, 2)
+    scaled = partial(F.interpolate, size=size, mode="bilinear", antialias=True)
+    return scaled(clips) if clips.ndim == 4 else each_frame(scaled, clips)
 
 
 def as_size(name: str, size: Sequence[int]) -> tuple[int, int]:

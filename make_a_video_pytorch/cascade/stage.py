@@ -20,7 +20,6 @@ from make_a_video_pytorch.cascade.asked import (
     must_be_its_own,
     must_be_learned_from,
     place_of,
-    without_variance,
 )
 from make_a_video_pytorch.cascade.frames import (
     Window,
@@ -35,6 +34,7 @@ from make_a_video_pytorch.recipes.denoising import (
     denoised,
     prediction_of,
     signal_and_noise,
+    without_variance,
 )
 
 

@@ -32,6 +32,7 @@ from make_a_video_pytorch.integrations.diffusers_inflated import HUB, InflatedDi
 from make_a_video_pytorch.integrations.diffusers_unet import SpaceTimeUnetModel
 from make_a_video_pytorch.ops.checks import must_be_multiple
 from make_a_video_pytorch.recipes import kept_frames
+from make_a_video_pytorch.recipes.denoising import without_variance
 
 if TYPE_CHECKING:
     import numpy as np
@@ -237,9 +238,7 @@ class TextToVideoPipeline(DiffusionPipeline):
         x = torch.cat((x, x)) if guided else x
         out: Tensor
         (out,) = self.unet(x.to(self.unet.dtype), level, **conditions, return_dict=False)
-        learned = getattr(self.scheduler.config, "variance_type", None) or ""
-        if out.shape[1] == 2 * latents.shape[1] and not learned.startswith("learned"):
-            out = out.chunk(2, dim=1)[0]  # the scheduler has no use for a variance
+        out = without_variance(out, latents.shape[1], self.scheduler)
         if not guided:
             return out
         without, conditioned = out.chunk(2)

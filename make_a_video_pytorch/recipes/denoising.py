@@ -65,6 +65,14 @@ def prediction_of(out: object) -> Tensor:
     return out if isinstance(out, Tensor) else cast("Sequence[Tensor]", out)[0]
 
 
+def without_variance(predicted: Tensor, channels: int, scheduler: object) -> Tensor:
+    """A prediction (b c f h w), but for a learned variance that the scheduler has no use for."""
+    kind = getattr(getattr(scheduler, "config", None), "variance_type", None) or ""
+    if predicted.shape[1] == 2 * channels and not kind.startswith("learned"):
+        return predicted[:, :channels]
+    return predicted
+
+
 def steps_of(scheduler: Scheduler, steps: int) -> int:
     """How many predictions it takes; a scheduler may make several a step."""
     scheduler = copy.deepcopy(scheduler)
