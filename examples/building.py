@@ -23,6 +23,7 @@ from texts import TextEncoder
 from torch import Tensor
 
 from make_a_video_pytorch import SpaceTimeUnet
+from make_a_video_pytorch.cascade import Stage
 from make_a_video_pytorch.guidance import drop_conditions
 
 MOVING, STILL = range(5), range(5, 10)  # digits of which there are clips, and pictures only
@@ -42,14 +43,21 @@ class Encoders(NamedTuple):
     texts: TextEncoder | None
     pictures: Autoencoder | None
     embedding: Embedding | None = None  # in the place of names
+    taken: tuple[str, ...] | None = None  # conditions that are told; None of all
 
     @property
     def factor(self) -> int:
         """Pixels of what the U-Net sees as one."""
         return 1 if self.pictures is None else self.pictures.factor
 
+    def told(self, conditions: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Those of the conditions that are told."""
+        return {k: v for k, v in conditions.items() if self.taken is None or k in self.taken}
 
-def encoders_of(args: argparse.Namespace, checkpoint: Path | None = None) -> Encoders:
+
+def encoders_of(
+    args: argparse.Namespace, checkpoint: Path | None = None, stage: Stage | None = None
+) -> Encoders:
     """Those that the command line asks for, or that the training of a checkpoint had.
 
     Raises:
@@ -72,7 +80,7 @@ def encoders_of(args: argparse.Namespace, checkpoint: Path | None = None) -> Enc
         pictures = Autoencoder(args.vae, args.cache / "latents", args.device)
         if args.size % pictures.factor:
             raise DataError(f"--size {args.size} must be divisible by {pictures.factor}, for --vae")
-    return Encoders(texts, pictures, embedding)
+    return Encoders(texts, pictures, embedding, None if stage is None else stage.taken)
 
 
 def asked_for(args: argparse.Namespace, encoders: Encoders) -> dict[str, object]:
@@ -116,20 +124,23 @@ def read_config(path: Path) -> dict[str, object]:
 
 
 def start(
-    args: argparse.Namespace, encoders: Encoders, resumed: Path | None
+    args: argparse.Namespace, encoders: Encoders, resumed: Path | None, stage: Stage | None = None
 ) -> SpaceTimeUnet | Inflated:
-    """The U-Net to train, that of a checkpoint or a new one."""
+    """The U-Net to train, that of a checkpoint, of a stage, or a new one."""
     if resumed is None and checkpoints(args.out):
         raise DataError(f"{args.out} holds a run: go on with --resume, or give another --out")
     asked, size = asked_for(args, encoders), args.size // encoders.factor
     if resumed is not None:
         unet = load_unet(resumed, args.frames, size)
+    elif stage is not None:
+        unet = tried(stage.model, args.frames, size)
     elif args.inflate is not None:
         unet = tried(Inflated.of_images(args.inflate), args.frames, size)
     else:
         unet = tried(new_unet(args, asked), args.frames, size)
     for name, value in asked.items():
-        if unet.config[name] != value:
+        without = stage is not None and unet.config[name] is None  # a stage need not be told all
+        if unet.config[name] != value and not without:
             raise DataError(
                 f"the U-Net has `{name}` {unet.config[name]}, what it is to be trained on {value}"
             )
@@ -209,4 +220,4 @@ def conditions(
         null = None if encoders.texts is None else encoders.texts.nothing()
         given = drop_conditions(dropped, **given, null=null)
     given = {name: value.to(device) for name, value in given.items()}
-    return {**given, **rate(unet, batch, device)}
+    return encoders.told({**given, **rate(unet, batch, device)})

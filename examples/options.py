@@ -53,6 +53,14 @@ def parser_of(description: str | None) -> Parser:
         metavar="FOLDER",
         help="an image model, or pipeline, of diffusers, of which the motion alone is trained",
     )
+    add(
+        "--stage",
+        type=Path,
+        metavar="FOLDER/NAME",
+        help="a stage of a cascade that `save_cascade` wrote, whose model is to be trained; it "
+        "decides what clips are like and how samples are made, and has the result at the end",
+    )
+    add("--grow", metavar="NAME", help="another stage, to grow the stage's model from")
     add("--steps-images", type=positive_or_zero, default=500, help="training steps on images")
     add(
         "--steps-video",
@@ -136,16 +144,16 @@ def positive_or_zero(text: str) -> int:
 # can be said anew.
 REMEMBERED = ("data", "images", "text_encoder", "vae", "cache", "strict_data", "fps",
               "sequence_fps", "buckets", "joint", "frames", "size", "dim", "config", "inflate",
-              "steps_images", "steps_video", "batch_images", "batch_video", "lr", "save_every",
-              "evaluate_every", "mixed_precision", "gradient_accumulation", "processes", "log",
-              "seed", "prompt", "sample_fps", "shard")  # fmt: skip
+              "stage", "steps_images", "steps_video", "batch_images", "batch_video", "lr",
+              "save_every", "evaluate_every", "mixed_precision", "gradient_accumulation",
+              "processes", "log", "seed", "prompt", "sample_fps", "shard")  # fmt: skip
 # what a launcher of Accelerate may say, and by which variable
 LAUNCHED = {
     "mixed_precision": "ACCELERATE_MIXED_PRECISION",
     "gradient_accumulation": "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
     "shard": "ACCELERATE_USE_FSDP",
 }
-OF_THE_UNET = ("dim", "config", "inflate", "text_encoder", "vae")
+OF_THE_UNET = ("dim", "config", "inflate", "stage", "text_encoder", "vae")
 
 
 def option_of(name: str) -> str:
@@ -191,6 +199,11 @@ def check(args: argparse.Namespace) -> None:
     for name in ("config", "joint", "images"):
         if args.inflate is not None and getattr(args, name):
             raise DataError(f"--{name} has no use with --inflate: the image model stays as it is")
+    for name in ("config", "inflate", "vae", "buckets"):
+        if args.stage is not None and getattr(args, name):
+            raise DataError(f"{option_of(name)} has no use with --stage, which has its own model")
+    if args.grow is not None and args.stage is None:
+        raise DataError("--grow is of a --stage")
     if args.log is not None and importlib.util.find_spec(args.log) is None:
         raise DataError(f"--log {args.log} needs {args.log}: pip install {args.log}")
     if not 0 < args.fps[0] <= args.fps[1]:

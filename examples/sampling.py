@@ -9,14 +9,17 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather
-from building import Encoders
+from batch import Batch
+from building import Encoders, conditions
 from clips import MovingDigits, named
 from diffusion import SCHEDULE, sample
 from draws import noise_of
 from inflated import Inflated
+from staged import made_by
 from torch import Generator, Tensor
 
 from make_a_video_pytorch import SpaceTimeUnet
+from make_a_video_pytorch.cascade import Stage
 from make_a_video_pytorch.guidance import guide
 
 
@@ -51,22 +54,14 @@ def say_what_does_nothing(
         print(f"--guidance {args.guidance} does nothing: the U-Net is told nothing to follow")
 
 
-def sampled(
+def denoised(
     args: argparse.Namespace,
     encoders: Encoders,
     unet: SpaceTimeUnet | Inflated,
-    accelerator: Accelerator,
-    *,
-    shown: bool = True,
+    own: list[int],
+    shown: bool,
 ) -> Tensor:
-    """Videos (b c f h w) that the U-Net makes, each process some of them, and all have them all.
-
-    The progress is `shown`, by one of them.
-    """
-    # as many for each, for shards of a U-Net are put together in step
-    count = -(-args.clips // accelerator.num_processes)
-    start = accelerator.process_index * count
-    own = (torch.arange(start, start + count) % args.clips).tolist()
+    """Those videos (b c f h w) of all samples that are `own`."""
     size = args.size // encoders.factor
     shape = (args.clips, unet.channels, args.frames, size, size)
     noise = noise_of(shape, Generator().manual_seed(args.seed))[own]
@@ -85,9 +80,39 @@ def sampled(
     clamped = encoders.pictures is None
     videos = sample(
         model, noise, args.sampling_steps, args.device,
-        schedule=schedule_of(unet), clamped=clamped, shown=shown and accelerator.is_main_process,
+        schedule=schedule_of(unet), clamped=clamped, shown=shown,
     )  # fmt: skip
-    videos = videos if clamped else encoders.pictures.decode(videos)
+    return videos if clamped else encoders.pictures.decode(videos)
+
+
+def sampled(
+    args: argparse.Namespace,
+    encoders: Encoders,
+    unet: SpaceTimeUnet | Inflated,
+    accelerator: Accelerator,
+    stage: Stage | None = None,
+    real: Batch | None = None,
+    *,
+    shown: bool = True,
+) -> Tensor:
+    """Videos (b c f h w) that the U-Net makes, each process some of them, and all have them all.
+
+    As a stage of a cascade, it goes on from `real` ones. The progress is `shown`, by one of them.
+    """
+    # as many for each, for shards of a U-Net are put together in step
+    count = -(-args.clips // accelerator.num_processes)
+    start = accelerator.process_index * count
+    own = (torch.arange(start, start + count) % args.clips).tolist()
+    if stage is None:
+        videos = denoised(args, encoders, unet, own, shown and accelerator.is_main_process)
+    else:
+        told = conditions_of_samples(args, encoders, unet)
+        if real is not None:
+            told = conditions(unet, encoders, real, args.device)
+        told = {name: value[own].to(args.device) for name, value in told.items()}
+        if real is None and "fps" in stage.taken:
+            told["fps"] = args.sample_fps
+        videos = made_by(stage, unet, real, own, encoders.told(told), args)
     if accelerator.num_processes > 1:
         videos = gather(videos.to(accelerator.device))[: args.clips].cpu()
     return videos

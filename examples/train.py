@@ -33,7 +33,6 @@ from building import MOVING, STILL, Encoders, encoders_of, sources
 from checkpoints import checkpoints, last_checkpoint, load_unet, options_of
 from clips import MovingDigits, write_videos
 from command_line import Parser, make_folder
-from diffusers import DDPMScheduler
 from errors import DataError, RunError
 from evaluation import held_out_losses
 from inflated import Inflated
@@ -43,11 +42,13 @@ from metrics import plot
 from motion import FEWEST_FRAMES
 from options import check, compare, defaults_of, parser_of
 from processes import Ended, be_quiet, ended_with_the_launcher, join, leave, lost, main_first
-from sampling import free_name, sampled, say_what_does_nothing, schedule_of
+from sampling import free_name, sampled, say_what_does_nothing
+from staged import first_of_all, keep, opened, real_clips
 from torch import Generator, Tensor
 from training import train
 
 from make_a_video_pytorch import SpaceTimeUnet
+from make_a_video_pytorch.cascade import Stage
 
 MEASURED = 200  # samples of digits
 
@@ -74,7 +75,7 @@ def arguments_of(
         # what the command line leaves out is as it was when the checkpoint was written
         command.set_defaults(**defaults_of(before, args.resume), out=given or args.out)
         args = command.parse_args(arguments)
-        for name in ("images", "config", "inflate", "text_encoder", "vae", "cache"):
+        for name in ("images", "config", "inflate", "stage", "text_encoder", "vae", "cache"):
             path = getattr(args, name)
             setattr(args, name, None if path is None else Path(path))
         if args.resume:
@@ -90,6 +91,7 @@ def evaluate(
     encoders: Encoders,
     unet: SpaceTimeUnet | Inflated,
     accelerator: Accelerator,
+    stage: Stage | None = None,
 ) -> None:
     """Print the loss of clips that are held out, and of digits how samples look and move.
 
@@ -100,16 +102,15 @@ def evaluate(
         held_out = sources(args, encoders, unet).held_out
     if held_out is None:
         raise DataError(f"nothing of {args.data} is held out")
-    scheduler = DDPMScheduler.from_config(schedule_of(unet))
     losses = held_out_losses(
-        unet, encoders, scheduler, held_out, accelerator, frames=args.frames, device=args.device
+        unet, encoders, stage, held_out, accelerator, frames=args.frames, device=args.device
     )
     for timestep, loss in losses.items():
         print(f"held-out loss at timestep {timestep}: {loss:.4f}")
     print(f"held-out loss: {fmean(losses.values()):.4f}")
-    if args.data == "digits" and args.frames >= FEWEST_FRAMES:
+    if args.data == "digits" and args.frames >= FEWEST_FRAMES and first_of_all(stage):
         args.clips = MEASURED
-        videos = sampled(args, encoders, unet, accelerator)
+        videos = sampled(args, encoders, unet, accelerator, stage)
         if accelerator.is_main_process:
             print_measures(args, videos, apart=encoders.embedding is not None)
 
@@ -145,24 +146,31 @@ def run(args: argparse.Namespace, checkpoint: Path | None, accelerator: Accelera
     args.processes = args.processes or accelerator.num_processes
     with main_first(accelerator):
         make_folder(args.out)
-        encoders = encoders_of(args, checkpoint)
+        stage = None if args.stage is None else opened(args)
+        encoders = encoders_of(args, checkpoint, stage)
         if encoders.texts is not None:
             encoders.texts.prepare(["", *(args.prompt or ())])
     trains = args.sample is None and args.evaluate is None
     if trains:
-        unet = train(args, encoders, accelerator, checkpoint)
+        unet = train(args, encoders, accelerator, checkpoint, stage)
     else:
         unet = load_unet(checkpoint, args.frames, args.size // encoders.factor).to(args.device)
     if args.evaluate is not None:
-        evaluate(args, encoders, unet.eval(), accelerator)
+        evaluate(args, encoders, unet.eval(), accelerator, stage)
         return
     say_what_does_nothing(args, encoders, unet)
-    videos = sampled(args, encoders, unet.eval(), accelerator)
+    real = None
+    if not first_of_all(stage):
+        with main_first(accelerator):
+            real = real_clips(args, sources(args, encoders, unet))
+    videos = sampled(args, encoders, unet.eval(), accelerator, stage, real)
     if accelerator.is_main_process:
         name = "samples" if trains else free_name(args.out)
         written = list(write_videos(videos, args.out, name, args.sample_fps))
         if trains:
             written += filter(None, [plot(args.out)])
+            if stage is not None:
+                keep(args.stage, last_checkpoint(args.out))
         print(f"wrote {', '.join(map(str, written))}")
 
 

@@ -16,22 +16,23 @@ from batch import Batch
 from building import Encoders, Sources, conditions, sources, start
 from checkpoints import Training, load_optimizer, load_training, save_checkpoint
 from clips import write_videos
-from diffusers import DDPMScheduler
-from diffusion import averaged, diffusion_loss, optimizer_for
+from diffusion import averaged, optimizer_for
 from draws import Draws
 from errors import DataError
-from evaluation import held_out_losses
+from evaluation import denoising_of, held_out_losses
 from fitting import fit
 from inflated import Inflated
 from loading import Share, batches, shared_out
 from metrics import Metrics
 from options import remembered
 from processes import main_first
-from sampling import sampled, schedule_of
+from sampling import sampled
 from sharding import shard
+from staged import first_of_all, real_clips
 from torch import Tensor, nn
 
 from make_a_video_pytorch import SpaceTimeUnet, temporal_parameters
+from make_a_video_pytorch.cascade import Stage
 
 Parts = Sequence[tuple[float, Callable[[Draws], Batch]]]  # of a loss: a weight, and batches
 
@@ -117,13 +118,16 @@ def parts_of(args: argparse.Namespace, plan: Plan, found: Sources, first: int) -
 def loss_of(
     unet: SpaceTimeUnet | Inflated,
     encoders: Encoders,
-    scheduler: DDPMScheduler,
+    denoising: Callable[..., Tensor],
     parts: Parts,
     device: torch.device,
     model: nn.Module,
     draws: Draws,
 ) -> Tensor:
-    """The loss of the next batch of each of `parts`, by its weight; `model` calls `unet`."""
+    """The loss of the next batch of each of `parts`, by its weight; `model` calls `unet`.
+
+    `denoising` is that of `denoising_of`.
+    """
     loss = torch.zeros((), device=device)
     for weight, next_batch in parts:
         with torch.autocast("cpu", enabled=False):  # files are read as they are
@@ -132,7 +136,7 @@ def loss_of(
         told = partial(
             model, **conditions(unet, encoders, batch, device, draws.uniform(len(x)) < 0.1)
         )
-        loss = loss + weight * diffusion_loss(told, scheduler, x, draws, device)
+        loss = loss + weight * denoising(told, x=x, draws=draws, device=device)
     return loss
 
 
@@ -164,9 +168,13 @@ def begin(
 
 
 def train(
-    args: argparse.Namespace, encoders: Encoders, accelerator: Accelerator, resumed: Path | None
+    args: argparse.Namespace,
+    encoders: Encoders,
+    accelerator: Accelerator,
+    resumed: Path | None,
+    stage: Stage | None = None,
 ) -> SpaceTimeUnet | Inflated:
-    """Train on from a checkpoint, if any; return the averaged U-Net.
+    """Train on from a checkpoint, if any, or a stage of a cascade; return the averaged U-Net.
 
     Raises:
         DataError: if something that the command line names cannot be used.
@@ -174,10 +182,11 @@ def train(
     """
     torch.manual_seed(args.seed)
     with main_first(accelerator):
-        unet = start(args, encoders, resumed)
+        unet = start(args, encoders, resumed, stage)
         found = sources(args, encoders, unet)
+    real = None if first_of_all(stage) else real_clips(args, found)
     training, first = begin(args, unet, encoders, accelerator, resumed)
-    ema, scheduler = training.ema, DDPMScheduler.from_config(schedule_of(unet))
+    ema, denoising = training.ema, denoising_of(unet, stage)
     planned = plans(args, accelerator, first)  # both phases, before hours of the first
     metrics = Metrics(accelerator, args.out, first, remembered(args))
     total = args.steps_images + args.steps_video
@@ -185,7 +194,7 @@ def train(
     def look(phase: Phase, step: int) -> None:
         if found.held_out is not None:
             losses = held_out_losses(
-                ema.module, encoders, scheduler, found.held_out, accelerator,
+                ema.module, encoders, stage, found.held_out, accelerator,
                 frames=phase.frames, device=args.device,
             )  # fmt: skip
             at = {f"held_out_loss_at_{timestep}": loss for timestep, loss in losses.items()}
@@ -193,7 +202,7 @@ def train(
             metrics(step, {"phase": phase.name, "held_out_loss": mean, **at})
         if step == total:  # whose samples are those of the run
             return
-        videos = sampled(args, encoders, ema.module, accelerator, shown=False)
+        videos = sampled(args, encoders, ema.module, accelerator, stage, real, shown=False)
         if accelerator.is_main_process:
             (args.out / "samples").mkdir(exist_ok=True)
             write_videos(videos, args.out / "samples", f"step-{step:06d}", args.sample_fps)
@@ -209,7 +218,7 @@ def train(
         phase, waiting = plan.phase, parts_of(args, plan, found, first)
         losses = fit(
             accelerator, unet, ema, training.optimizer,
-            partial(loss_of, unet, encoders, scheduler, waiting, args.device),
+            partial(loss_of, unet, encoders, denoising, waiting, args.device),
             phase=phase.name, steps=phase.steps, lr=phase.lr, seed=args.seed, batch=plan.batch,
             first=first, parts=plan.share.parts,
             unused=temporal_parameters(unet) if phase.frames == 1 else (),

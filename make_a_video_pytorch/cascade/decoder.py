@@ -88,6 +88,9 @@ class Decoder(Stage):
     def frames_of(self, frames: int) -> int:
         return self.window
 
+    def before(self, clips: Tensor) -> None:
+        return None
+
     def example(self, clips: Tensor, generator: Generator | None = None) -> Example:
         return Example(resized(clips, self.size), {})
 

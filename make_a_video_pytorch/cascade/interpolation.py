@@ -92,6 +92,9 @@ class Interpolation(Stage):
     def frames_of(self, frames: int) -> int:
         return (frames - 1) * self.factor + 1
 
+    def before(self, clips: Tensor) -> Tensor:
+        return resized(clips, self.size)[:, :, :: self.factor]
+
     def example(self, clips: Tensor, generator: Generator | None = None) -> Example:
         if clips.ndim != 5:
             raise ValueError(f"`clips` (shape {tuple(clips.shape)}) must be (b c f h w)")

@@ -72,6 +72,13 @@ class Stage(Settings):
         """What to learn from clips (b c f h w), at random where it is for the stage to say."""
 
     @abstractmethod
+    def before(self, clips: Tensor) -> Tensor | None:
+        """What the stage before would have made of clips (b c f h w), to try this one on real ones.
+
+        Fewer frames, or smaller ones; None of a Decoder.
+        """
+
+    @abstractmethod
     def given(
         self, before: Tensor | None, clean: Tensor, window: Window, seed: int
     ) -> tuple[Tensor, dict[str, object]]:

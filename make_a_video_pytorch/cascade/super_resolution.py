@@ -140,8 +140,11 @@ class SuperResolution(Stage):
             pictures = torch.cat((pictures, beside), dim=1)
         return {"cond_images": pictures, **conditions}
 
+    def before(self, clips: Tensor) -> Tensor:
+        return resized(clips, self.size_before)
+
     def example(self, clips: Tensor, generator: Generator | None = None) -> Example:
-        x, low = resized(clips, self.size), resized(clips, self.size_before)
+        x, low = resized(clips, self.size), self.before(clips)
         video = x.unsqueeze(2) if x.ndim == 4 else x
         count, frames = len(x), video.shape[2]
         _, done = drawn_windows(count, frames, self.overlap, generator)

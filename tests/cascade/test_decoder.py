@@ -27,3 +27,7 @@ def test_nothing_comes_before_it():
         decoder(Told())(torch.zeros(1, 2, 3, 4, 6))
     with pytest.raises(ValueError, match=r"`channels` \(=0\) must be at least 1"):
         decoder(Told(), channels=0)
+
+
+def test_nothing_is_before_it():
+    assert decoder(Told()).before(torch.randn(1, 2, 3, 4, 6)) is None

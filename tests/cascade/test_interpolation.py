@@ -79,3 +79,15 @@ def test_wrong_calls_are_refused():
             interpolation(Told())(wrong)
     with pytest.raises(ValueError, match=r"`clips` \(shape \(1, 2, 4, 6\)\) must be \(b c f h w\)"):
         interpolation(Told()).example(torch.zeros(1, 2, 4, 6))
+
+
+def test_of_real_clips_it_would_be_given_every_third_frame():
+    clips = torch.randn(2, 3, 7, 8, 12)
+    stage = interpolation(Told(), factor=3)
+    before = stage.before(clips)
+    assert before.shape == (2, 3, 3, 4, 6)
+    alone = stage.before(clips[:, :, 3:4])
+    torch.testing.assert_close(before[:, :, 1:2], alone)
+    assert stage.frames_of(before.shape[2]) == 7
+    same = torch.randn(2, 3, 7, 4, 6)
+    assert torch.equal(stage.before(same), same[:, :, ::3])

@@ -135,3 +135,12 @@ def test_wrong_settings_are_refused(wrong, message):
         super_resolution(Told(), **wrong)
     with pytest.raises(ValueError, match=r"must be \(b c f h w\) with \(h w\) = \(4, 6\)"):
         super_resolution(Told())(torch.zeros(1, 2, 5, 8, 12))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 8, 12), (2, 3, 8, 12)], ids=["clips", "images"])
+def test_of_real_clips_it_would_be_given_smaller_ones(shape):
+    stage = super_resolution(Told())
+    flat = torch.full(shape, 0.25)
+    torch.testing.assert_close(stage.before(flat), torch.full((*shape[:-2], 4, 6), 0.25))
+    clips = torch.randn(shape)
+    torch.testing.assert_close(stage.before(clips), stage.before(stage.before(clips)))

@@ -1,10 +1,13 @@
 """The smallest text encoders, autoencoders and embeddings, saved as people have them."""
 
+import math
 from pathlib import Path
 
 import embedding
 import torch
+from building import SMALL
 from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from diffusion import sampler
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -19,6 +22,10 @@ from transformers import (
     T5Config,
     T5EncoderModel,
 )
+
+from make_a_video_pytorch import SpaceTimeUnet
+from make_a_video_pytorch.cascade import Cascade, Decoder, Interpolation, SuperResolution
+from make_a_video_pytorch.integrations.diffusers import save_cascade
 
 EMBEDDING = f"embedding-16-{embedding.STEPS}.safetensors"  # in a cache
 WORDS = ["<pad>", "<s>", "</s>", "a", "red", "ball", "clip", "of", "cat", "dog", "b", "c"]
@@ -120,4 +127,30 @@ def pipeline(folder: Path, prediction: str = "epsilon") -> Path:
     (folder / "tokenizer").mkdir()
     for path in (folder / "text_encoder").glob("tokenizer*"):
         path.rename(folder / "tokenizer" / path.name)
+    return folder
+
+
+def cascade(folder: Path) -> Path:
+    """One of four stages for moving digits, which have learned nothing, in a folder."""
+    torch.manual_seed(0)
+    small = {**SMALL, "dim": 4, "attn_dim_head": 4, "attn_heads": 1, "channels": 1}
+    unet = SpaceTimeUnet(cond_dim=16, **small)
+    windows = {"window": 5, "overlap": 1, "steps": 2}
+    save_cascade(
+        Cascade({
+            "decoder": Decoder(unet, sampler(), size=(8, 8), frames=4, channels=1, steps=2),
+            "between": Interpolation(
+                unet.grow(cond_channels=2), sampler(), size=(8, 8), factor=2, **windows
+            ),
+            "larger": SuperResolution(
+                unet.grow(cond_channels=3, condition_on_noise_level=True), sampler(),
+                size=(16, 16), size_before=(8, 8), most_noise_level=300, **windows,
+            ),
+            "largest": SuperResolution(
+                SpaceTimeUnet(cond_channels=1, **small), sampler(), size=(32, 32),
+                size_before=(16, 16), window=3, steps=2, enable_time=False, alpha=math.inf,
+            ),
+        }),
+        folder,
+    )  # fmt: skip
     return folder

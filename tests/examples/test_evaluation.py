@@ -5,7 +5,6 @@ import torch
 from building import Encoders
 from clips import MovingDigits
 from diffusers import DDPMScheduler
-from diffusion import SCHEDULE
 from evaluation import held_out_losses, timesteps_of
 from processes import join
 
@@ -31,7 +30,7 @@ def measured(index, count, frames=4):
     )  # fmt: skip
     torch.manual_seed(0)
     found = held_out_losses(
-        randomize(unet, 0.1), Encoders(None, None), DDPMScheduler(**SCHEDULE),
+        randomize(unet, 0.1), Encoders(None, None), None,
         MovingDigits(8, held_out=True), Process(index, count), frames=frames, device="cpu",
     )  # fmt: skip
     return list(found.values())
