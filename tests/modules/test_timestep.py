@@ -44,7 +44,8 @@ def test_it_is_the_one_of_the_unet():
     embed = TimestepEmbedding(6)
     embed.net.load_state_dict(unet.to_timestep_cond.state_dict())
     timesteps = torch.tensor([250, 999])
-    emb = unet.embed(timesteps, None, None, torch.zeros(2, 6, 1, 1, 1), None)
+    nothing = dict.fromkeys(("cond", "fps", "noise_level", "temporal"))
+    emb = unet.embed(timesteps, video=torch.zeros(2, 6, 1, 1, 1), **nothing)
     assert torch.equal(embed(timesteps), emb)
 
 
