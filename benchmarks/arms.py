@@ -18,11 +18,10 @@ from accelerate import Accelerator
 from batch import Batch
 from building import SMALL, Encoders
 from clips import named
-from diffusers import DDPMScheduler
-from diffusion import SCHEDULE, averaged, optimizer_for, sample
+from diffusion import averaged, optimizer_for, sample
 from draws import Draws, noise_of
 from embedding import Embedding
-from evaluation import held_out_losses
+from evaluation import denoising_of, held_out_losses
 from fitting import fit
 from loading import Source, batches
 from torch import Generator, Tensor, nn
@@ -267,7 +266,6 @@ class Training:
         self.setting, self.conditioning, self.parts = setting, conditioning, parts
         self.device = torch.device(setting.device)
         self.accelerator = Accelerator(cpu=setting.device == "cpu")
-        self.scheduler = DDPMScheduler(**SCHEDULE)
         self.unet, self.seed, self.shared_noise = unet.to(self.device), seed, shared_noise
         self.ema = averaged(unet).eval()
 
@@ -278,7 +276,8 @@ class Training:
                                   seed=self.seed, workers=0))
             for part in self.parts
         ]  # fmt: skip
-        loss = partial(loss_of, self.unet, PLAIN, self.scheduler, following, self.device)
+        denoising = denoising_of(self.unet, None)
+        loss = partial(loss_of, self.unet, PLAIN, denoising, following, self.device)
         if self.shared_noise:
             return loss
         return lambda model, draws: loss(model, OwnNoise(draws))
@@ -302,7 +301,7 @@ class Training:
         for name, which in halves(known).items():
             clips = self.conditioning.of(known.clips(which, held_out=True))
             losses = held_out_losses(
-                self.ema.module, PLAIN, self.scheduler, clips, self.accelerator,
+                self.ema.module, PLAIN, None, clips, self.accelerator,
                 frames=self.setting.frames, device=self.device,
             )  # fmt: skip
             found[name] = fmean(losses.values())

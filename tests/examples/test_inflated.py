@@ -4,10 +4,10 @@ import json
 import re
 
 import building
+import evaluation
 import pytest
 import torch
 import train
-import training
 from checkpoints import load_unet
 from diffusers import DDPMScheduler, UNet2DConditionModel, UNet2DModel
 from diffusion import diffusion_loss
@@ -43,14 +43,13 @@ def run(folder, *arguments, out):
 def test_motion_is_trained_and_the_image_model_stays(folder, tmp_path, monkeypatch):
     made, out = pipeline(tmp_path / "pipeline"), tmp_path / "out"
     seen = []
-    monkeypatch.setattr(
-        training,
-        "diffusion_loss",
-        lambda model, scheduler, *rest: (
+
+    def seeing(model, scheduler, **others):
+        if torch.is_grad_enabled():  # and not of what is held out
             seen.append((scheduler.config.prediction_type, scheduler.config.beta_schedule))
-            or diffusion_loss(model, scheduler, *rest)
-        ),
-    )
+        return diffusion_loss(model, scheduler, **others)
+
+    monkeypatch.setattr(evaluation, "diffusion_loss", seeing)
     assert run(folder, "--inflate", made, "--prompt", "a cat", out=out) == 0
     assert seen == [("epsilon", "scaled_linear")] * 2
     image_model = UNet2DConditionModel.from_pretrained(made / "unet")

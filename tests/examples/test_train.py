@@ -12,6 +12,7 @@ import time
 
 import building
 import control
+import evaluation
 import inflate as inflating
 import interpolate
 import judges
@@ -336,13 +337,14 @@ def test_the_first_phase_takes_pictures_and_the_second_a_share_of_images(
     folder, tmp_path, monkeypatch
 ):
     shapes = []
-    loss = training.diffusion_loss
+    loss = evaluation.diffusion_loss
 
-    def counting(model, scheduler, x, *args):
-        shapes.append(tuple(x.shape[:-2]))
-        return loss(model, scheduler, x, *args)
+    def counting(model, x, **others):
+        if torch.is_grad_enabled():  # and not of what is held out
+            shapes.append(tuple(x.shape[:-2]))
+        return loss(model, x=x, **others)
 
-    monkeypatch.setattr(training, "diffusion_loss", counting)
+    monkeypatch.setattr(evaluation, "diffusion_loss", counting)
     assert on(folder, "--joint", "0.25", "--batch-video", "4", out=tmp_path / "out") == 0
     assert shapes == [(2, 3)] * 2 + [(3, 3, 8), (8, 3)] * 2
 
@@ -795,14 +797,15 @@ def test_a_disk_that_is_full_loses_nothing_that_was_there(tmp_path, capsys):
 
 
 def test_losses_that_are_not_finite_end_a_run_and_name_what_is_kept(tmp_path, capsys, monkeypatch):
-    loss = training.diffusion_loss
+    loss = evaluation.diffusion_loss
     calls = []
 
-    def spoilt(*args):
-        calls.append(None)
-        return loss(*args) * (float("nan") if len(calls) > 3 else 1.0)
+    def spoilt(*args, **others):
+        if torch.is_grad_enabled():  # and not of what is held out
+            calls.append(None)
+        return loss(*args, **others) * (float("nan") if len(calls) > 3 else 1.0)
 
-    monkeypatch.setattr(training, "diffusion_loss", spoilt)
+    monkeypatch.setattr(evaluation, "diffusion_loss", spoilt)
     with pytest.raises(SystemExit, match="2"):
         run("--steps-images", 50, "--save-every", 2, out=tmp_path)
     error = capsys.readouterr().err.splitlines()[-1]

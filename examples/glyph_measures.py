@@ -1,0 +1,140 @@
+"""How good the stages of `examples/text_to_video.py` are, on glyphs of fonts that are held out."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from classifiers import Classifier, taught
+from clips import resized
+from diffusion import psnr
+from glyph_stages import FACTOR, SMALLEST
+from glyphs import COLOURS, DIGITS, DIRECTIONS, Glyphs, caption
+from interpolate import blend
+from motion import centres
+from torch import Generator, Tensor
+from tqdm import tqdm
+
+from make_a_video_pytorch.cascade import Cascade, Stage
+
+CLIPS, FRAMES = 20, 16  # that are held out
+KINDS = range(Glyphs.kinds)  # of which there is a text each
+JUDGE_STEPS = 1200
+
+
+def measured(cascade: Cascade, fps: float, *, seed: int, share: float = 1.0) -> dict[str, float]:
+    """What is measured, by its name: of each stage on real clips, and of all on fifty texts.
+
+    A judge learns in a `share` of its steps what glyphs are.
+    """
+    stages = cascade.stages
+    source = Glyphs(fps=(fps * FACTOR, fps * FACTOR), held_out=True)
+    clips = source(CLIPS, FRAMES, Generator().manual_seed(seed)).videos
+    return {
+        **of_interpolation(stages["interpolation"], clips, seed),
+        **of_super_resolution("32x32", stages["larger"], clips, seed),
+        **of_super_resolution("64x64", stages["largest"], clips, seed),
+        **of_noise(stages["largest"], clips, seed),
+        **of_texts(cascade, fps, seed, share),
+    }
+
+
+def of_interpolation(stage: Stage, clips: Tensor, seed: int) -> dict[str, float]:
+    """The frames that are made, beside a blend of those before and after them, in decibels."""
+    truth = resized(clips, stage.size)
+    kept = torch.arange(truth.shape[2]) % FACTOR == 0
+    made = stage(stage.before(clips), seed=seed).clamp(-1, 1)
+    return {
+        f"{name}, PSNR in dB": psnr(frames[:, :, ~kept], truth[:, :, ~kept])
+        for name, frames in (("interpolation", made), ("blend", blend(truth, kept)))
+    }
+
+
+def of_super_resolution(title: str, stage: Stage, clips: Tensor, seed: int) -> dict[str, float]:
+    """What is made larger, beside a bicubic enlargement: decibels, and a share of the sharpness."""
+    truth, low = resized(clips, stage.size), stage.before(clips)
+    made = stage(low, seed=seed).clamp(-1, 1)
+    bicubic = resized(low, stage.size, "bicubic").clamp(-1, 1)
+    found = {}
+    for name, videos in (("super-resolution", made), ("bicubic", bicubic)):
+        found[f"{title}, {name}, PSNR in dB"] = psnr(videos, truth)
+        found[f"{title}, {name}, sharpness"] = sharpness(videos) / sharpness(truth)
+    return found
+
+
+def of_noise(stage: Stage, clips: Tensor, seed: int) -> dict[str, float]:
+    """How much changes from frame to frame where all have one noise, or each its own.
+
+    Of still clips, where nothing should, and of moving ones, by how far the changes are from those
+    of the truth. Brightness goes from 0 to 1.
+    """
+    moving = resized(clips, stage.size)
+    still = moving[:, :, :1].expand_as(moving)
+    found, alpha = {}, stage.alpha
+    for name, noise in (("one noise", math.inf), ("a noise each", 0)):
+        stage.alpha = noise
+        for title, truth in (("still", still), ("moving", moving)):
+            made = stage(stage.before(truth), seed=seed).clamp(-1, 1)
+            found[f"flicker of {title} clips, {name}"] = float(
+                (changes(made) - changes(truth)).abs().mean()
+            )
+    stage.alpha = alpha
+    return found
+
+
+def of_texts(cascade: Cascade, fps: float, seed: int, share: float) -> dict[str, float]:
+    """How often the digit, the colour and the direction are those that a text asks for.
+
+    A text for each digit in each colour, the directions in turn. What is seen in a frame of the
+    decoder, and of the last stage, a judge says, which sees 16x16.
+    """
+    kinds = torch.tensor(KINDS)
+    digits, colours = kinds // len(COLOURS), kinds % len(COLOURS)
+    ways = kinds % len(DIRECTIONS)
+    texts = [
+        caption(*said) for said in zip(*(n.tolist() for n in (digits, colours, ways)), strict=True)
+    ]
+    made: dict[str, list[Tensor]] = {name: [] for name in cascade.stages}
+    for place in tqdm(range(0, len(texts), len(DIGITS)), desc="texts", unit="batch"):
+        cascade(
+            texts[place : place + len(DIGITS)], fps=fps, seed=seed + place,
+            after_stage=lambda name, videos: made[name].append(videos.clamp(-1, 1)),
+        )  # fmt: skip
+    judge = judge_of_glyphs(share)
+    first, *_, last = cascade.stages
+    found = {}
+    for name in (first, last):
+        videos = torch.cat(made[name])
+        seen = judge.seen(resized(videos, SMALLEST))
+        for title, right in (
+            ("digit", seen // len(COLOURS) == digits[:, None]),
+            ("colour", seen % len(COLOURS) == colours[:, None]),
+            ("direction", direction_of(videos) == ways),
+        ):
+            found[f"right {title}, {name}"] = float(right.double().mean())
+    return found
+
+
+def judge_of_glyphs(share: float) -> Classifier:
+    """What tells glyphs at 16x16, always the same; it has no part in a training."""
+    with torch.random.fork_rng():
+        torch.manual_seed(4_000)
+        judge = Classifier(Glyphs.channels, Glyphs.kinds, 64)
+    return taught(judge, Glyphs(SMALLEST[0]), 1, max(round(JUDGE_STEPS * share), 1), seed=4_001)
+
+
+def direction_of(videos: Tensor) -> Tensor:
+    """Which direction each of the videos (b c f h w) moves in most: (b)."""
+    path = centres(videos)
+    way = torch.tensor(list(DIRECTIONS.values())).to(path)
+    return ((path[:, -1] - path[:, 0]) @ way.T).argmax(-1)
+
+
+def changes(videos: Tensor) -> Tensor:
+    """From frame to frame, of brightness from 0 to 1."""
+    return videos.diff(dim=2) / 2
+
+
+def sharpness(videos: Tensor) -> float:
+    """The mean difference of pixels that are neighbours."""
+    return float((videos.diff(dim=-1).abs().mean() + videos.diff(dim=-2).abs().mean()) / 2)

@@ -1,0 +1,61 @@
+"""What the stages are measured by."""
+
+import math
+
+import glyph_measures
+import glyph_stages
+import pytest
+import torch
+from glyph_measures import changes, direction_of, measured, sharpness
+from glyphs import DIRECTIONS, Glyphs, meant
+from torch import Generator
+
+from make_a_video_pytorch.cascade import Cascade
+
+
+def test_a_direction_is_that_of_real_clips():
+    batch = Glyphs(32)(40, 6, Generator().manual_seed(0))
+    said = torch.tensor([meant(text)[2] for text in batch.texts])
+    assert torch.equal(direction_of(batch.videos), said)
+    assert len(DIRECTIONS) == 4
+
+
+def test_what_is_blurred_is_less_sharp():
+    clips = Glyphs()(6, 2, Generator().manual_seed(1)).videos
+    small = torch.nn.functional.avg_pool3d(clips, (1, 4, 4))
+    blurred = small.repeat_interleave(4, -1).repeat_interleave(4, -2)
+    assert sharpness(blurred) < 0.95 * sharpness(clips)
+    assert sharpness(torch.full((1, 3, 2, 4, 4), 0.3)) == 0
+    ramp = torch.arange(4.0).expand(1, 1, 1, 4, 4)
+    assert sharpness(ramp) == pytest.approx(0.5)
+
+
+def test_changes_are_of_brightness():
+    clips = torch.tensor([-1.0, 1.0, 1.0]).view(1, 1, 3, 1, 1)
+    assert changes(clips).flatten().tolist() == [1, 0]
+
+
+def test_all_is_measured_of_a_cascade_that_knows_nothing(monkeypatch):
+    monkeypatch.setattr(glyph_measures, "CLIPS", 2)
+    monkeypatch.setattr(glyph_measures, "FRAMES", 4)
+    torch.manual_seed(0)
+    unet = glyph_stages.decoder(6).stage
+    stages = {
+        "decoder": unet,
+        "interpolation": glyph_stages.interpolation(unet.model).stage,
+        "larger": glyph_stages.larger(unet.model).stage,
+        "largest": glyph_stages.largest().stage,
+    }
+    for stage in stages.values():
+        stage.steps = 1
+    cascade = Cascade(stages, prior=lambda texts: torch.zeros(len(texts), 6))
+    monkeypatch.setattr(glyph_measures, "KINDS", range(0, 50, 25))
+    found = measured(cascade, 4.0, seed=0, share=0.001)
+    assert all(math.isfinite(value) for value in found.values())
+    assert len(found) == 2 + 2 * 4 + 4 + 6
+    assert stages["largest"].alpha == math.inf
+    # what nothing was learned of is worse than what needs no learning
+    assert found["interpolation, PSNR in dB"] < found["blend, PSNR in dB"]
+    assert found["64x64, super-resolution, PSNR in dB"] < found["64x64, bicubic, PSNR in dB"]
+    assert found["flicker of still clips, one noise"] < 1e-3
+    assert found["flicker of still clips, a noise each"] > 0.05
