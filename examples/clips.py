@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -22,6 +23,7 @@ from sklearn.datasets import load_digits
 from torch import Generator, Tensor
 
 from make_a_video_pytorch import SpaceTimeUnet
+from make_a_video_pytorch.recipes import each_frame
 
 
 class MovingDigits:
@@ -92,6 +94,12 @@ def open_clips(data: str, size: int, frames: int, held_out: bool = False) -> Mov
     return Clips(Path(data), [Shape(frames, size, size)], held_out=held_out)
 
 
+def resized(videos: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
+    """Videos (b c f h w) at another height and width."""
+    scaled = partial(F.interpolate, size=size, mode=mode, antialias=True)
+    return videos if tuple(videos.shape[-2:]) == tuple(size) else each_frame(scaled, videos)
+
+
 def rate(unet: SpaceTimeUnet, batch: Batch, device: str | torch.device) -> dict[str, Tensor]:
     """The frames per second of a batch, as a condition, if `unet` takes it and they are known."""
     known = unet.config["condition_on_fps"] and batch.fps is not None
@@ -105,11 +113,7 @@ def write_videos(
 
     In the sheet a row is a video and a column a frame. The paths are returned.
     """
-    enlarge = max(64 // videos.shape[-1], 1)
-    pixels = ((videos + 1) * 127.5).round().byte().movedim(1, -1)  # b f h w c
-    pixels = pixels.repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
-    pixels = F.pad(pixels, (0, 0, 1, 1, 1, 1), value=64)  # a thin frame around each picture
-    sheet = torch.cat([torch.cat(list(video), 1) for video in pixels], 0)
+    pixels = bytes_of(videos)
     columns = math.ceil(math.sqrt(len(pixels)))
     spare = -len(pixels) % columns
     filled = torch.cat((pixels, pixels.new_zeros(spare, *pixels.shape[1:])))
@@ -118,11 +122,24 @@ def write_videos(
         for frame in filled.unbind(1)
     ]
     gif, mp4, png = (out / f"{name}.{kind}" for kind in ("gif", "mp4", "png"))
-    image(sheet).save(png)
+    contact_sheet(pixels).save(png)
     images = [image(moment) for moment in moments]
     images[0].save(gif, save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0)
     write_mp4(moments, mp4, fps)
     return gif, mp4, png
+
+
+def bytes_of(videos: Tensor) -> Tensor:
+    """Videos (b c f h w) in [-1, 1] as bytes (b f h w c), small ones larger, in thin frames."""
+    enlarge = max(64 // videos.shape[-1], 1)
+    pixels = ((videos + 1) * 127.5).round().byte().movedim(1, -1)
+    pixels = pixels.repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3)
+    return F.pad(pixels, (0, 0, 1, 1, 1, 1), value=64)
+
+
+def contact_sheet(pixels: Tensor) -> Image.Image:
+    """Videos (b f h w c) of bytes as one picture: a row is a video and a column a frame."""
+    return image(torch.cat([torch.cat(list(video), 1) for video in pixels], 0))
 
 
 def image(pixels: Tensor) -> Image.Image:

@@ -22,6 +22,7 @@ from torch import Generator, Tensor, nn
 
 LENGTH = 8  # that of a name's vector, see clips.named
 STEPS = 800  # in which digits are learned: ten seconds
+MEASURED = 2000  # pictures, for the moments of embeddings
 
 
 class Embedding(nn.Module):
@@ -71,7 +72,7 @@ def learned(
         torch.manual_seed(2_000)
         embedding = Embedding(channels, names, dim)
     taught(embedding.classifier, source, 1, steps, seed=2_001)
-    batch = source(200 * names, 1, Generator().manual_seed(2_002))
+    batch = source(MEASURED, 1, Generator().manual_seed(2_002))
     shown = batch.names.argmax(-1)
     features = embedding(batch.videos[:, :, 0])
     embedding.mean.copy_(features.mean(0))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from classifiers import Classifier, taught
 from clips import resized
 from diffusion import psnr
-from glyph_stages import FACTOR, SMALLEST
+from embedding import Embedding
+from glyph_stages import FACTOR, SMALLEST, embedded
 from glyphs import COLOURS, DIGITS, DIRECTIONS, Glyphs, caption
 from interpolate import blend
 from motion import centres
@@ -22,47 +24,68 @@ KINDS = range(Glyphs.kinds)  # of which there is a text each
 JUDGE_STEPS = 1200
 
 
-def measured(cascade: Cascade, fps: float, *, seed: int, share: float = 1.0) -> dict[str, float]:
+def measured(
+    cascade: Cascade, embedding: Embedding, fps: float, *, seed: int, share: float = 1.0
+) -> dict[str, float]:
     """What is measured, by its name: of each stage on real clips, and of all on fifty texts.
 
     A judge learns in a `share` of its steps what glyphs are.
     """
-    stages = cascade.stages
+    between, larger, largest = (
+        cascade.stages[name] for name in ("interpolation", "larger", "largest")
+    )
     source = Glyphs(fps=(fps * FACTOR, fps * FACTOR), held_out=True)
-    clips = source(CLIPS, FRAMES, Generator().manual_seed(seed)).videos
+    batch = source(CLIPS, FRAMES, Generator().manual_seed(seed))
+    clips, told = batch.videos, {"cond": embedded(embedding, batch.videos), "fps": batch.fps}
     return {
-        **of_interpolation(stages["interpolation"], clips, seed),
-        **of_super_resolution("32x32", stages["larger"], clips, seed),
-        **of_super_resolution("64x64", stages["largest"], clips, seed),
-        **of_noise(stages["largest"], clips, seed),
+        **of_interpolation(between, clips, told, seed),
+        **of_super_resolution("32x32", larger, clips, told, seed),
+        **of_super_resolution("64x64", largest, clips, told, seed),
+        **of_noise(largest, clips, told, seed),
         **of_texts(cascade, fps, seed, share),
     }
 
 
-def of_interpolation(stage: Stage, clips: Tensor, seed: int) -> dict[str, float]:
-    """The frames that are made, beside a blend of those before and after them, in decibels."""
+def made_of(stage: Stage, clips: Tensor, told: Mapping[str, Tensor], seed: int) -> Tensor:
+    """What a stage makes of real clips, of which it is told what it takes."""
+    given = {name: value for name, value in told.items() if name in stage.taken}
+    return stage(stage.before(clips), seed=seed, **given).clamp(-1, 1)
+
+
+def of_interpolation(
+    stage: Stage, clips: Tensor, told: Mapping[str, Tensor], seed: int
+) -> dict[str, float]:
+    """The frames that are made, beside a blend of those before and after them: decibels, and
+    sharpness, as a share of the truth's."""
     truth = resized(clips, stage.size)
     kept = torch.arange(truth.shape[2]) % FACTOR == 0
-    made = stage(stage.before(clips), seed=seed).clamp(-1, 1)
-    return {
-        f"{name}, PSNR in dB": psnr(frames[:, :, ~kept], truth[:, :, ~kept])
-        for name, frames in (("interpolation", made), ("blend", blend(truth, kept)))
-    }
+    made, blended = made_of(stage, clips, told, seed), blend(truth, kept)
+    return compared("interpolation", truth[:, :, ~kept], {
+        "made": made[:, :, ~kept], "blend": blended[:, :, ~kept],
+    })  # fmt: skip
 
 
-def of_super_resolution(title: str, stage: Stage, clips: Tensor, seed: int) -> dict[str, float]:
-    """What is made larger, beside a bicubic enlargement: decibels, and a share of the sharpness."""
-    truth, low = resized(clips, stage.size), stage.before(clips)
-    made = stage(low, seed=seed).clamp(-1, 1)
+def of_super_resolution(
+    title: str, stage: Stage, clips: Tensor, told: Mapping[str, Tensor], seed: int
+) -> dict[str, float]:
+    """What is made larger, beside a bicubic enlargement, likewise."""
+    made, low = made_of(stage, clips, told, seed), stage.before(clips)
     bicubic = resized(low, stage.size, "bicubic").clamp(-1, 1)
+    return compared(title, resized(clips, stage.size), {"made": made, "bicubic": bicubic})
+
+
+def compared(title: str, truth: Tensor, ways: Mapping[str, Tensor]) -> dict[str, float]:
+    """Peak signal-to-noise ratio, in decibels, and sharpness, as a share of the truth's."""
     found = {}
-    for name, videos in (("super-resolution", made), ("bicubic", bicubic)):
-        found[f"{title}, {name}, PSNR in dB"] = psnr(videos, truth)
-        found[f"{title}, {name}, sharpness"] = sharpness(videos) / sharpness(truth)
+    for name, videos in ways.items():
+        found[f"{title}, {name}: dB"] = psnr(videos, truth)
+        found[f"{title}, {name}: sharpness"] = sharpness(videos) / sharpness(truth)
     return found
 
 
-def of_noise(stage: Stage, clips: Tensor, seed: int) -> dict[str, float]:
+def of_noise(
+    stage: Stage, clips: Tensor, told: Mapping[str, Tensor], seed: int
+) -> dict[str, float]:
     """How much changes from frame to frame where all have one noise, or each its own.
 
     Of still clips, where nothing should, and of moving ones, by how far the changes are from those
@@ -74,10 +97,9 @@ def of_noise(stage: Stage, clips: Tensor, seed: int) -> dict[str, float]:
     for name, noise in (("one noise", math.inf), ("a noise each", 0)):
         stage.alpha = noise
         for title, truth in (("still", still), ("moving", moving)):
-            made = stage(stage.before(truth), seed=seed).clamp(-1, 1)
-            found[f"flicker of {title} clips, {name}"] = float(
-                (changes(made) - changes(truth)).abs().mean()
-            )
+            made = made_of(stage, truth, told, seed)
+            flicker = (changes(made) - changes(truth)).abs().mean()
+            found[f"flicker, {title}, {name}"] = float(flicker)
     stage.alpha = alpha
     return found
 

@@ -69,7 +69,7 @@ def decoder(dim: int) -> Plan:
         attn_dim_head=32,
         attn_heads=4,
     )
-    stage = Decoder(unet, sampler(), size=SMALLEST, frames=FRAMES, steps=20, guidance=1.5, alpha=2)
+    stage = Decoder(unet, sampler(), size=SMALLEST, frames=FRAMES, steps=10, guidance=1.5, alpha=2)
     source = Glyphs(fps=FPS)
     still = Phase(1500, 2e-3, (Part(source, 64),))
     moving = Phase(1000, 5e-4, (Part(source, 8, FRAMES), Part(source, 48)))
@@ -81,9 +81,9 @@ def interpolation(unet: SpaceTimeUnet) -> Plan:
     window = 3 * FACTOR + 1
     stage = Interpolation(
         unet.grow(cond_channels=4), sampler(), size=SMALLEST, factor=FACTOR, window=window,
-        overlap=1, steps=10, alpha=2,
+        overlap=1, steps=2, alpha=2,
     )  # fmt: skip
-    return Plan(stage, (Phase(700, 1e-3, (Part(Glyphs(fps=FASTER), 8, window),)),), stage)
+    return Plan(stage, (Phase(1500, 2e-3, (Part(Glyphs(fps=FASTER), 8, window),)),), stage)
 
 
 def larger(unet: SpaceTimeUnet) -> Plan:
@@ -102,7 +102,7 @@ def larger(unet: SpaceTimeUnet) -> Plan:
 def largest() -> Plan:
     """64x64, frame by frame, of one noise. It learns from crops, as it sees no more at once.
 
-    So do the largest stages of DALL-E 2 (Ramesh et al. 2022, section 2.2).
+    So do the upsamplers of DALL-E 2, without attention too (Ramesh et al. 2022, section 2.1).
     """
     unet = SpaceTimeUnet(dim=16, cond_channels=3, **{**SMALL, "self_attns": (False, False)})
     options = {"window": FRAMES, "enable_time": False, "steps": 10, "alpha": math.inf}

@@ -200,7 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
         cascade = Cascade(stages_in(args, embedding, share), prior)
         save_cascade(cascade, args.out / "cascade")
         if args.measure:
-            found = measured(cascade, args.fps, seed=args.seed, share=share)
+            found = measured(cascade, embedding, args.fps, seed=args.seed, share=share)
             (args.out / "measures.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
             for name, value in found.items():
                 print(f"{name}: {value:.3f}")

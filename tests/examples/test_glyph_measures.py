@@ -6,11 +6,12 @@ import glyph_measures
 import glyph_stages
 import pytest
 import torch
-from glyph_measures import changes, direction_of, measured, sharpness
+from embedding import Embedding
+from glyph_measures import changes, compared, direction_of, made_of, measured, sharpness
 from glyphs import DIRECTIONS, Glyphs, meant
 from torch import Generator
 
-from make_a_video_pytorch.cascade import Cascade
+from make_a_video_pytorch.cascade import Cascade, SuperResolution
 
 
 def test_a_direction_is_that_of_real_clips():
@@ -50,12 +51,45 @@ def test_all_is_measured_of_a_cascade_that_knows_nothing(monkeypatch):
         stage.steps = 1
     cascade = Cascade(stages, prior=lambda texts: torch.zeros(len(texts), 6))
     monkeypatch.setattr(glyph_measures, "KINDS", range(0, 50, 25))
-    found = measured(cascade, 4.0, seed=0, share=0.001)
+    embedding = Embedding(3, 50, 6).eval()
+    found = measured(cascade, embedding, 4.0, seed=0, share=0.001)
     assert all(math.isfinite(value) for value in found.values())
-    assert len(found) == 2 + 2 * 4 + 4 + 6
+    assert len(found) == 3 * 4 + 4 + 6
     assert stages["largest"].alpha == math.inf
     # what nothing was learned of is worse than what needs no learning
-    assert found["interpolation, PSNR in dB"] < found["blend, PSNR in dB"]
-    assert found["64x64, super-resolution, PSNR in dB"] < found["64x64, bicubic, PSNR in dB"]
-    assert found["flicker of still clips, one noise"] < 1e-3
-    assert found["flicker of still clips, a noise each"] > 0.05
+    for title, other in (("interpolation", "blend"), ("64x64", "bicubic")):
+        assert found[f"{title}, made: dB"] < found[f"{title}, {other}: dB"]
+        assert found[f"{title}, {other}: sharpness"] < 1 < found[f"{title}, made: sharpness"]
+    assert found["flicker, still, one noise"] < 1e-3
+    assert found["flicker, still, a noise each"] > 0.05
+    assert found["right colour, largest"] < 1
+
+
+def test_a_stage_is_told_what_it_takes_and_no_more():
+    class Model:
+        def __init__(self):
+            self.config = {"cond_dim": 3, "context_dim": None, "condition_on_fps": False}
+
+        def __call__(self, x, timestep, **told):
+            calls.append(told)
+            return x
+
+    calls = []
+    scheduler = glyph_stages.sampler()
+    stage = SuperResolution(
+        Model(), scheduler, size=(8, 8), size_before=(4, 4), window=2, steps=1
+    )  # fmt: skip
+    told = {"cond": torch.randn(2, 3), "fps": torch.ones(2)}
+    made = made_of(stage, torch.rand(2, 3, 2, 16, 16), told, seed=0)
+    assert made.shape == (2, 3, 2, 8, 8)
+    assert [set(call) for call in calls] == [{"cond_images", "cond"}]
+
+
+def test_numbers_of_what_is_known():
+    """A blur of a ramp, by hand: it is as sharp, but for where it is cut."""
+    truth = torch.zeros(1, 1, 2, 4, 4)
+    truth[..., 2:] = 1
+    found = compared("x", truth, {"same": truth.clone(), "half": truth / 2})
+    assert found["x, half: sharpness"] == pytest.approx(0.5)
+    assert found["x, same: sharpness"] == 1
+    assert found["x, half: dB"] == pytest.approx(10 * math.log10(4 / 0.125))

@@ -147,3 +147,12 @@ def test_a_text_encoder_reads_in_the_place_of_learned_words(out, tmp_path):
     (new,) = {path.name for path in out.glob("prior*")} - before
     assert new.startswith("prior-")
     assert (out / "a-red-ball.gif").exists()
+
+
+def test_help_says_what_it_does_and_the_defaults(capsys):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        text_to_video.main(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert " ".join(text_to_video.__doc__.split()) in shown
+    for default in ("['a red seven moves up']", "runs/text_to_video", "4.0", "0", "cpu"):
+        assert f"(default: {default})" in shown
