@@ -158,5 +158,6 @@ def changes(videos: Tensor) -> Tensor:
 
 
 def sharpness(videos: Tensor) -> float:
-    """The mean difference of pixels that are neighbours."""
-    return float((videos.diff(dim=-1).abs().mean() + videos.diff(dim=-2).abs().mean()) / 2)
+    """Root mean square difference of pixels that are neighbours, to which edges give most."""
+    across, along = (videos.diff(dim=dim).square().mean() for dim in (-1, -2))
+    return float(((across + along) / 2).sqrt())

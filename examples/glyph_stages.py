@@ -91,7 +91,7 @@ def larger(unet: SpaceTimeUnet) -> Plan:
     stage = SuperResolution(
         unet.grow(cond_channels=7, condition_on_noise_level=True), sampler(), size=MIDDLE,
         size_before=SMALLEST, window=FRAMES, overlap=1, noise_level=50, most_noise_level=300,
-        steps=10, alpha=2,
+        steps=4, alpha=2,
     )  # fmt: skip
     source = Glyphs(fps=FASTER)
     still = Phase(700, 2e-3, (Part(source, 16),))

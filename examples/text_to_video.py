@@ -47,7 +47,7 @@ from words import LearnedWords, Tokens, Words
 from make_a_video_pytorch.cascade import Cascade, Stage
 from make_a_video_pytorch.integrations.diffusers import SpaceTimeUnetModel, save_cascade
 
-QUICK = 0.12  # of the steps
+QUICK = 0.2  # of the steps
 VOCABULARY = ("a", *COLOURS, *DIGITS)  # of captions of pictures
 DIM = 16  # of an embedding
 RUN = "text_to_video.json"
