@@ -133,7 +133,7 @@ def start(
     if resumed is not None:
         unet = load_unet(resumed, args.frames, size)
     elif stage is not None:
-        unet = tried(stage.model, args.frames, size)
+        unet = stage.model
     elif args.inflate is not None:
         unet = tried(Inflated.of_images(args.inflate), args.frames, size)
     else:

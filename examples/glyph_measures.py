@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from classifiers import Classifier, taught
 from clips import resized
 from diffusion import psnr
-from embedding import Embedding
-from glyph_stages import FACTOR, SMALLEST, embedded
+from glyph_stages import FACTOR, SMALLEST
 from glyphs import COLOURS, DIGITS, DIRECTIONS, Glyphs, caption
 from interpolate import blend
 from motion import centres
@@ -24,25 +24,23 @@ KINDS = range(Glyphs.kinds)  # of which there is a text each
 JUDGE_STEPS = 1200
 
 
-def measured(
-    cascade: Cascade, embedding: Embedding, fps: float, *, seed: int, share: float = 1.0
-) -> dict[str, float]:
+def measured(cascade: Cascade, fps: float, *, seed: int) -> dict[str, float]:
     """What is measured, by its name: of each stage on real clips, and of all on fifty texts.
 
-    A judge learns in a `share` of its steps what glyphs are.
+    As in use, the stages are told what the prior makes of captions.
     """
     between, larger, largest = (
         cascade.stages[name] for name in ("interpolation", "larger", "largest")
     )
     source = Glyphs(fps=(fps * FACTOR, fps * FACTOR), held_out=True)
     batch = source(CLIPS, FRAMES, Generator().manual_seed(seed))
-    clips, told = batch.videos, {"cond": embedded(embedding, batch.videos), "fps": batch.fps}
+    clips, told = batch.videos, {"cond": cascade.prior(batch.texts), "fps": batch.fps}
     return {
         **of_interpolation(between, clips, told, seed),
         **of_super_resolution("32x32", larger, clips, told, seed),
         **of_super_resolution("64x64", largest, clips, told, seed),
         **of_noise(largest, clips, told, seed),
-        **of_texts(cascade, fps, seed, share),
+        **of_texts(cascade, fps, seed),
     }
 
 
@@ -89,60 +87,76 @@ def of_noise(
     """How much changes from frame to frame where all have one noise, or each its own.
 
     Of still clips, where nothing should, and of moving ones, by how far the changes are from those
-    of the truth. Brightness goes from 0 to 1.
+    of the truth, beside a bicubic enlargement. Brightness goes from 0 to 1.
     """
     moving = resized(clips, stage.size)
     still = moving[:, :, :1].expand_as(moving)
-    found, alpha = {}, stage.alpha
-    for name, noise in (("one noise", math.inf), ("a noise each", 0)):
-        stage.alpha = noise
-        for title, truth in (("still", still), ("moving", moving)):
-            made = made_of(stage, truth, told, seed)
-            flicker = (changes(made) - changes(truth)).abs().mean()
+    found = {}
+    for title, truth in (("still", still), ("moving", moving)):
+        ways = {"bicubic": resized(stage.before(truth), stage.size, "bicubic").clamp(-1, 1)}
+        for name, alpha in (("one noise", math.inf), ("a noise each", 0)):
+            other = copy.copy(stage)
+            other.alpha = alpha
+            ways[name] = made_of(other, truth, told, seed)
+        for name, videos in ways.items():
+            flicker = (changes(videos) - changes(truth)).abs().mean()
             found[f"flicker, {title}, {name}"] = float(flicker)
-    stage.alpha = alpha
     return found
 
 
-def of_texts(cascade: Cascade, fps: float, seed: int, share: float) -> dict[str, float]:
+def of_texts(cascade: Cascade, fps: float, seed: int) -> dict[str, float]:
     """How often the digit, the colour and the direction are those that a text asks for.
 
     A text for each digit in each colour, the directions in turn. What is seen in a frame of the
-    decoder, and of the last stage, a judge says, which sees 16x16.
+    decoder, of the last stage, and of real clips of fonts that are held out, a judge says, which
+    sees 16x16.
     """
     kinds = torch.tensor(KINDS)
-    digits, colours = kinds // len(COLOURS), kinds % len(COLOURS)
-    ways = kinds % len(DIRECTIONS)
-    texts = [
-        caption(*said) for said in zip(*(n.tolist() for n in (digits, colours, ways)), strict=True)
-    ]
+    said = kinds // len(COLOURS), kinds % len(COLOURS), kinds % len(DIRECTIONS)
+    texts = [caption(*row) for row in torch.stack(said, dim=1).tolist()]
     made: dict[str, list[Tensor]] = {name: [] for name in cascade.stages}
     for place in tqdm(range(0, len(texts), len(DIGITS)), desc="texts", unit="batch"):
         cascade(
             texts[place : place + len(DIGITS)], fps=fps, seed=seed + place,
             after_stage=lambda name, videos: made[name].append(videos.clamp(-1, 1)),
         )  # fmt: skip
-    judge = judge_of_glyphs(share)
+    judge = judge_of_glyphs()
     first, *_, last = cascade.stages
-    found = {}
-    for name in (first, last):
-        videos = torch.cat(made[name])
-        seen = judge.seen(resized(videos, SMALLEST))
-        for title, right in (
-            ("digit", seen // len(COLOURS) == digits[:, None]),
-            ("colour", seen % len(COLOURS) == colours[:, None]),
-            ("direction", direction_of(videos) == ways),
-        ):
-            found[f"right {title}, {name}"] = float(right.double().mean())
-    return found
+    real = Glyphs(fps=(fps, fps), held_out=True)(200, 6, Generator().manual_seed(seed))
+    shown = real.names.argmax(-1)
+    of_real = shown // len(COLOURS), shown % len(COLOURS), ways_in(real.texts)
+    return {
+        **right(first, torch.cat(made[first]), said, judge),
+        **right(last, torch.cat(made[last]), said, judge),
+        **right("real", real.videos, of_real, judge),
+    }
 
 
-def judge_of_glyphs(share: float) -> Classifier:
+def right(
+    title: str, videos: Tensor, said: tuple[Tensor, Tensor, Tensor], judge: Classifier
+) -> dict[str, float]:
+    """The shares of frames with the digit and the colour, and of videos with the direction."""
+    digits, colours, ways = said
+    seen = judge.seen(resized(videos, SMALLEST))
+    found = {
+        "digit": seen // len(COLOURS) == digits[:, None],
+        "colour": seen % len(COLOURS) == colours[:, None],
+        "direction": direction_of(videos) == ways,
+    }
+    return {f"right {name}, {title}": float(same.double().mean()) for name, same in found.items()}
+
+
+def ways_in(texts: Sequence[str]) -> Tensor:
+    """The directions (b) that captions of clips end with."""
+    return torch.tensor([list(DIRECTIONS).index(text.split()[-1]) for text in texts])
+
+
+def judge_of_glyphs() -> Classifier:
     """What tells glyphs at 16x16, always the same; it has no part in a training."""
     with torch.random.fork_rng():
         torch.manual_seed(4_000)
         judge = Classifier(Glyphs.channels, Glyphs.kinds, 64)
-    return taught(judge, Glyphs(SMALLEST[0]), 1, max(round(JUDGE_STEPS * share), 1), seed=4_001)
+    return taught(judge, Glyphs(SMALLEST[0]), 1, JUDGE_STEPS, seed=4_001)
 
 
 def direction_of(videos: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from batch import Batch
 from clips import named, resized
+from errors import DataError
 from PIL import Image, ImageDraw, ImageFont
 from torch import Generator, Tensor
 
@@ -72,15 +73,17 @@ class Glyphs:
         step = self.ways[ways] * (speed / fps * 2)[:, None]  # a picture is from -1 to 1
         places = torch.arange(frames) - (frames - 1) / 2
         path = places[:, None] * step[:, None]  # count frames 2
-        room = (reach_of(masks) - path.abs().amax(1)).clamp(min=0)
+        room = reach_of(masks) - path.abs().amax(1)
+        if (room < 0).any():
+            raise DataError(f"{frames} frames at {self.fps} a second lead out of the picture")
         path = path + (room * between(-0.5, 0.5, 2))[:, None]
         light = moved(masks, path)
         clips = light[:, None] * self.colours[colours][:, :, None, None, None]
         clips = resized(clips, (self.size, self.size))
         numbers = zip(digits.tolist(), colours.tolist(), ways.tolist(), strict=True)
         texts = [caption(d, c, w if frames > 1 else None) for d, c, w in numbers]
-        kinds = digits * len(COLOURS) + colours
-        return Batch(clips * 2 - 1, named(kinds, self.kinds), texts, fps)
+        names = named(kind_of(digits, colours), self.kinds)
+        return Batch(clips * 2 - 1, names, texts, fps)
 
 
 def drawn(fonts: Sequence[str]) -> Tensor:
@@ -122,16 +125,6 @@ def caption(digit: int, colour: int, direction: int | None = None) -> str:
     return said if direction is None else f"{said} moves {list(DIRECTIONS)[direction]}"
 
 
-def meant(text: str) -> tuple[int | None, int | None, int | None]:
-    """The digit, the colour and the direction that a text names, None where it names none."""
-    words = text.lower().split()
-    digit, colour, direction = (
-        next((place for place, name in enumerate(names) if name in words), None)
-        for names in (DIGITS, COLOURS, DIRECTIONS)
-    )
-    return digit, colour, direction
-
-
-def kind_of(digit: int, colour: int) -> int:
-    """The number of a digit in a colour among all `Glyphs.kinds`."""
+def kind_of(digit: Tensor, colour: Tensor) -> Tensor:
+    """The numbers of digits in colours among all `Glyphs.kinds`."""
     return digit * len(COLOURS) + colour

@@ -58,7 +58,7 @@ def parser_of(description: str | None) -> Parser:
         type=Path,
         metavar="FOLDER/NAME",
         help="a stage of a cascade that `save_cascade` wrote, whose model is to be trained; it "
-        "decides what clips are like and how samples are made, and has the result at the end",
+        "decides size and frames of clips and how samples are made, and has the result at the end",
     )
     add("--grow", metavar="NAME", help="another stage, to grow the stage's model from")
     add("--steps-images", type=positive_or_zero, default=500, help="training steps on images")
@@ -202,8 +202,9 @@ def check(args: argparse.Namespace) -> None:
     for name in ("config", "inflate", "vae", "buckets"):
         if args.stage is not None and getattr(args, name):
             raise DataError(f"{option_of(name)} has no use with --stage, which has its own model")
-    if args.grow is not None and args.stage is None:
-        raise DataError("--grow is of a --stage")
+    begins = not (args.resume or args.sample is not None or args.evaluate is not None)
+    if args.grow is not None and (args.stage is None or not begins):
+        raise DataError("--grow is how a training of a --stage begins")
     if args.log is not None and importlib.util.find_spec(args.log) is None:
         raise DataError(f"--log {args.log} needs {args.log}: pip install {args.log}")
     if not 0 < args.fps[0] <= args.fps[1]:

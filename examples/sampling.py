@@ -50,7 +50,7 @@ def say_what_does_nothing(
     """Which options of samples this U-Net has no use for."""
     if encoders.texts is None and args.prompt:
         print("--prompt does nothing: there is no --text-encoder")
-    if args.guidance is not None and not conditions_of_samples(args, encoders, unet):
+    if args.guidance is not None and not encoders.told(conditions_of_samples(args, encoders, unet)):
         print(f"--guidance {args.guidance} does nothing: the U-Net is told nothing to follow")
 
 

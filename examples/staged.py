@@ -33,6 +33,9 @@ def opened(args: argparse.Namespace) -> Stage:
         DataError: if there is none, it is not of a SpaceTimeUnet or not square, or cannot grow so.
     """
     path, grow = args.stage, args.grow
+    unet, older = path / "unet", path / "unet.older"
+    if older.exists() and not unet.exists():  # see `keep`, which was stopped
+        older.rename(unet)
     try:
         stages = load_cascade(path.parent).stages
     except UNREADABLE as error:
@@ -52,6 +55,13 @@ def opened(args: argparse.Namespace) -> Stage:
         except ValueError as error:
             raise DataError(f"{path} cannot grow from {grow}: {error}") from error
     as_the_stage_has_it(args, stage)
+    shape = (1, stage.model.channels, args.frames, *stage.size)
+    clips = torch.zeros(shape[:2] + shape[2 + (args.frames == 1) :])
+    try:
+        with torch.no_grad():
+            stage.loss(clips)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{path} cannot be trained: {reason_of(error)}") from error
     return stage
 
 
@@ -68,13 +78,22 @@ def unet_of(stage: Stage) -> SpaceTimeUnet:
 
 
 def as_the_stage_has_it(args: argparse.Namespace, stage: Stage) -> None:
-    """Set the options that the stage decides: an interpolation learns from clips alone, and what
-    has no temporal parts from images."""
+    """Set the options that the stage decides, and say what it learns from.
+
+    Raises:
+        DataError: if nothing is left to train.
+    """
     args.size, args.frames = stage.size[0], stage.window
+    alone = ""
     if isinstance(stage, Interpolation):
-        args.steps_images, args.joint = 0, 0.0
+        args.steps_images, args.joint, alone = 0, 0.0, ", and from no images"
     elif not getattr(stage, "enable_time", True):
-        args.steps_video = 0
+        args.steps_video, args.frames, alone = 0, 1, ", and from no clips"
+    if args.sample is not None or args.evaluate is not None:
+        return
+    print(f"the stage learns from {args.frames} frames of {args.size}x{args.size}{alone}")
+    if not args.steps_images + args.steps_video:
+        raise DataError("--steps-images and --steps-video leave the stage nothing to learn")
 
 
 def stage_loss(
@@ -87,17 +106,20 @@ def stage_loss(
 ) -> Tensor:
     """The loss of a stage, in the place of `diffusion_loss`.
 
-    What is random differs between the shares of a step, and so with the number of processes.
+    The clips of a step are the same however it is shared out; noise and windows are not.
     """
     (generator,) = draws.generators(1)
     return stage.loss(x.to(device), model=model, timesteps=timesteps, generator=generator)
 
 
 def real_clips(args: argparse.Namespace, found: Sources) -> Batch:
-    """Clips for a stage to go on from, held-out ones if there are such."""
+    """Clips for a stage to go on from, held-out ones if there are such.
+
+    They are those of the middle of a training, of rates that are neither high nor low.
+    """
     source = found.clips if found.held_out is None else found.held_out
-    asked = {"first": 0, "seed": args.seed, "workers": 0}
-    return batches(source, range(1), args.clips, args.frames, **asked)(Draws(args.seed, 0))
+    asked = {"first": 1, "seed": args.seed, "workers": 0}
+    return batches(source, range(2), args.clips, args.frames, **asked)(Draws(args.seed, 1))
 
 
 def made_by(
@@ -110,9 +132,16 @@ def made_by(
 ) -> Tensor:
     """Those videos (b c f h w) that are `own`, which a stage makes with this U-Net of real ones."""
     stage = copy.copy(stage)
-    stage.model, stage.guidance = unet, args.guidance or stage.guidance
+    stage.model = unet
+    if args.guidance is not None:
+        stage.guidance = args.guidance
+    if not {"cond", "context"} & {*told}:
+        stage.guidance = 1  # there is nothing to follow
     before = None if real is None else stage.before(real.videos)[own]
-    return stage(before, batch=len(own), seed=args.seed + own[0], device=args.device, **told)
+    if isinstance(stage, Interpolation) and stage.frames_of(before.shape[2]) < stage.window:
+        before = torch.cat((before, before[:, :, -1:]), dim=2)  # so that there is a whole window
+    given = {"batch": len(own), "seed": args.seed + own[0], "device": args.device}
+    return stage(before, **given, **told)[:, :, : args.frames].clamp(-1, 1)
 
 
 def first_of_all(stage: Stage | None) -> bool:

@@ -20,7 +20,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -48,9 +48,8 @@ from make_a_video_pytorch.cascade import Cascade, Stage
 from make_a_video_pytorch.integrations.diffusers import SpaceTimeUnetModel, save_cascade
 
 QUICK = 0.2  # of the steps
-VOCABULARY = ("a", *COLOURS, *DIGITS)  # of captions of pictures
+VOCABULARY = (*COLOURS, *DIGITS)  # what captions of pictures tell them apart by
 DIM = 16  # of an embedding
-RUN = "text_to_video.json"
 
 
 def parser() -> Parser:
@@ -70,10 +69,10 @@ def parser() -> Parser:
         "--fps",
         type=float,
         default=FPS[0],
-        help="of the decoder's frames; three times as many are made",
+        help=f"of the decoder's frames, {FPS[0]:g} to {FPS[1]:g}; three times as many are made",
     )
     add("--measure", action="store_true", help="measure the stages, and sample nothing")
-    add("--seed", type=int, default=0, help="of all that is random")
+    add("--seed", type=int, default=0, help="of samples; a training is always the same")
     usual = "cuda" if torch.cuda.is_available() else "cpu"
     add("--device", type=device, default=usual, help="where torch computes")
     return parser
@@ -90,12 +89,17 @@ def embedding_in(out: Path, share: float) -> Embedding:
     return embeddings.saved(path)
 
 
-def prior_in(out: Path, embedding: Embedding, folder: Path | None, share: float) -> Words:
-    """The prior, which is learned if it is not there; of another text encoder it is another."""
+def prior_in(
+    out: Path, embedding: Embedding, folder: Path | None, share: float, where: str = "cpu"
+) -> Words:
+    """The prior, which is learned if it is not there; of another text encoder it is another.
+
+    Texts are encoded `where` it is said.
+    """
     if folder is None:
         name, reader = "prior", partial(LearnedWords, VOCABULARY)
     else:
-        encoder = TextEncoder(folder, out / "texts")
+        encoder = TextEncoder(folder, out / "texts", where)
         name, reader = f"prior-{key_of(encoder.made_by)}", partial(Tokens, encoder)
     path = out / f"{name}.safetensors"
 
@@ -115,6 +119,8 @@ def prior_in(out: Path, embedding: Embedding, folder: Path | None, share: float)
 def stages_in(args: argparse.Namespace, embedding: Embedding, share: float) -> dict[str, Stage]:
     """The stages, of which those that are not there are trained, and kept when they are done."""
     accelerator = join(args.device)
+    if accelerator.num_processes > 1:
+        raise DataError("this trains in one process; examples/train.py --stage trains in many")
     stages: dict[str, Stage] = {}
     plans: dict[str, Callable[[], Plan]] = {
         "decoder": lambda: decoder(embedding.dim),
@@ -123,14 +129,14 @@ def stages_in(args: argparse.Namespace, embedding: Embedding, share: float) -> d
         "largest": largest,
     }
     for name, planned in plans.items():
-        torch.manual_seed(args.seed)
+        torch.manual_seed(0)
         plan, folder = planned(), args.out / "stages" / name
         unet = plan.stage.model
         if folder.exists():
             saved = SpaceTimeUnetModel.from_pretrained(folder, low_cpu_mem_usage=False)
             unet.load_state_dict(saved.unet.state_dict())
         else:
-            train(plan, embedding, accelerator, name=name, seed=args.seed, share=share)
+            train(plan, embedding, accelerator, name=name, seed=0, share=share)
             part = folder.with_name(f"{name}.part")  # it is there whole, or not at all
             SpaceTimeUnetModel.from_unet(unet).save_pretrained(part)
             part.rename(folder)
@@ -141,22 +147,19 @@ def stages_in(args: argparse.Namespace, embedding: Embedding, share: float) -> d
 
 def same_run(args: argparse.Namespace) -> None:
     """Raise a DataError if what is in --out was trained in another way than what is asked for."""
-    path, asked = args.out / RUN, {"quick": args.quick, "seed": args.seed}
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        for name, value in asked.items():
-            if before[name] != value:
-                raise DataError(
-                    f"{args.out} was trained with --{name} {before[name]}, and not {value}: give "
-                    "another --out"
-                )
-    path.write_text(json.dumps(asked), encoding="utf-8")
+    quick = args.out / "quick"
+    begun = (args.out / "embedding.safetensors").exists()
+    if begun and quick.exists() != args.quick:
+        how = "with" if quick.exists() else "without"
+        raise DataError(f"{args.out} was trained {how} --quick: do as then, or give another --out")
+    if args.quick:
+        quick.touch()
 
 
 def sampled(cascade: Cascade, args: argparse.Namespace) -> None:
     """Make a video of each text, and write it, and what each stage made on the way."""
     made: dict[str, Tensor] = {}
-    names = [re.sub(r"\W+", "-", text.lower()).strip("-") for text in args.text]
+    names = names_of(args.text)
     with tqdm(desc="sampling", unit="step") as bar:
         cascade(
             args.text, fps=args.fps, seed=args.seed, after_stage=made.__setitem__,
@@ -170,6 +173,15 @@ def sampled(cascade: Cascade, args: argparse.Namespace) -> None:
         strip = args.out / f"{name}.png"
         contact_sheet(bytes_of(strips(of_text))).save(strip)
         print(f"{args.text[place]}: wrote {gif}, {mp4} and, of each stage, {strip}")
+
+
+def names_of(texts: Sequence[str]) -> list[str]:
+    """A name of a file for each text."""
+    found: list[str] = []
+    for text in texts:
+        name = re.sub(r"\W+", "-", text.lower()).strip("-")[:80] or "video"
+        found.append(f"{name}-{len(found) + 1}" if name in found else name)
+    return found
 
 
 def strips(made: Mapping[str, Tensor]) -> Tensor:
@@ -192,21 +204,26 @@ def main(arguments: list[str] | None = None) -> int:
     args = command.parse_args(arguments)
     share = QUICK if args.quick else 1.0
     try:
+        if not FPS[0] <= args.fps <= FPS[1]:
+            raise DataError(
+                f"--fps {args.fps} must be from {FPS[0]:g} to {FPS[1]:g}, as in training"
+            )
         make_folder(args.out / "stages")
         same_run(args)
         embedding = embedding_in(args.out, share)
-        prior = prior_in(args.out, embedding, args.text_encoder, share)
+        prior = prior_in(args.out, embedding, args.text_encoder, share, args.device)
         prior(args.text)  # an unknown word is said before half an hour of training
         cascade = Cascade(stages_in(args, embedding, share), prior)
-        save_cascade(cascade, args.out / "cascade")
+        if not (args.out / "cascade" / "cascade.json").exists():  # which is written last
+            save_cascade(cascade, args.out / "cascade")
         if args.measure:
-            found = measured(cascade, embedding, args.fps, seed=args.seed, share=share)
+            found = measured(cascade, args.fps, seed=args.seed)
             (args.out / "measures.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
             for name, value in found.items():
                 print(f"{name}: {value:.3f}")
         else:
             sampled(cascade, args)
-    except DataError as error:
+    except (DataError, OSError) as error:  # as of a disk that is full
         command.error(str(error))
     return 0
 

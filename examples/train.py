@@ -7,6 +7,7 @@
     python examples/train.py --sample runs/train     # only sample, from the last checkpoint
     python examples/train.py --evaluate runs/train   # only measure it on what is held out
     torchrun --nproc-per-node 8 examples/train.py    # in eight processes, a GPU each
+    python examples/train.py --data clips/ --stage cascade/decoder   # a stage of a cascade
 
 The order is that of Make-A-Video (Singer et al. 2022): images teach the spatial parts what
 things look like while the temporal parts are skipped; then, starting from identities, those
@@ -43,7 +44,7 @@ from motion import FEWEST_FRAMES
 from options import check, compare, defaults_of, parser_of
 from processes import Ended, be_quiet, ended_with_the_launcher, join, leave, lost, main_first
 from sampling import free_name, sampled, say_what_does_nothing
-from staged import first_of_all, keep, opened, real_clips
+from staged import first_of_all, opened, real_clips
 from torch import Generator, Tensor
 from training import train
 
@@ -152,25 +153,22 @@ def run(args: argparse.Namespace, checkpoint: Path | None, accelerator: Accelera
             encoders.texts.prepare(["", *(args.prompt or ())])
     trains = args.sample is None and args.evaluate is None
     if trains:
-        unet = train(args, encoders, accelerator, checkpoint, stage)
+        unet, real = train(args, encoders, accelerator, checkpoint, stage)
     else:
         unet = load_unet(checkpoint, args.frames, args.size // encoders.factor).to(args.device)
     if args.evaluate is not None:
         evaluate(args, encoders, unet.eval(), accelerator, stage)
         return
     say_what_does_nothing(args, encoders, unet)
-    real = None
-    if not first_of_all(stage):
+    if not trains:
         with main_first(accelerator):
-            real = real_clips(args, sources(args, encoders, unet))
+            real = None if first_of_all(stage) else real_clips(args, sources(args, encoders, unet))
     videos = sampled(args, encoders, unet.eval(), accelerator, stage, real)
     if accelerator.is_main_process:
         name = "samples" if trains else free_name(args.out)
         written = list(write_videos(videos, args.out, name, args.sample_fps))
         if trains:
             written += filter(None, [plot(args.out)])
-            if stage is not None:
-                keep(args.stage, last_checkpoint(args.out))
         print(f"wrote {', '.join(map(str, written))}")
 
 

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from batch import Batch
 from building import Encoders, Sources, conditions, sources, start
-from checkpoints import Training, load_optimizer, load_training, save_checkpoint
+from checkpoints import Training, last_checkpoint, load_optimizer, load_training, save_checkpoint
 from clips import write_videos
 from diffusion import averaged, optimizer_for
 from draws import Draws
@@ -28,7 +28,7 @@ from options import remembered
 from processes import main_first
 from sampling import sampled
 from sharding import shard
-from staged import first_of_all, real_clips
+from staged import first_of_all, keep, real_clips
 from torch import Tensor, nn
 
 from make_a_video_pytorch import SpaceTimeUnet, temporal_parameters
@@ -173,8 +173,10 @@ def train(
     accelerator: Accelerator,
     resumed: Path | None,
     stage: Stage | None = None,
-) -> SpaceTimeUnet | Inflated:
+) -> tuple[SpaceTimeUnet | Inflated, Batch | None]:
     """Train on from a checkpoint, if any, or a stage of a cascade; return the averaged U-Net.
+
+    And real clips, which a stage that is not the first goes on from.
 
     Raises:
         DataError: if something that the command line names cannot be used.
@@ -228,4 +230,6 @@ def train(
             tenth = max(len(losses) // 10, 1)
             at_first, at_last = fmean(losses[:tenth]), fmean(losses[-tenth:])
             print(f"{phase.name}: loss {at_first:.4f} at first, {at_last:.4f} at last")
-    return ema.module
+    if planned and stage is not None and accelerator.is_main_process:
+        keep(args.stage, last_checkpoint(args.out))
+    return ema.module, real

@@ -8,6 +8,7 @@ reads words that it has learned, or the tokens of a text encoder.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 
 import torch
@@ -39,7 +40,7 @@ class LearnedWords(nn.Module):
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Raises a DataError for a text without a word that is known."""
         found = [
-            [self.places[word] for word in text.lower().split() if word in self.places]
+            [self.places[word] for word in re.findall(r"\w+", text.lower()) if word in self.places]
             for text in texts
         ]
         for text, known in zip(texts, found, strict=True):

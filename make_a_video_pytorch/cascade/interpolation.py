@@ -93,11 +93,11 @@ class Interpolation(Stage):
         return (frames - 1) * self.factor + 1
 
     def before(self, clips: Tensor) -> Tensor:
+        self.must_be_clips(clips)
         return resized(clips, self.size)[:, :, :: self.factor]
 
     def example(self, clips: Tensor, generator: Generator | None = None) -> Example:
-        if clips.ndim != 5:
-            raise ValueError(f"`clips` (shape {tuple(clips.shape)}) must be (b c f h w)")
+        self.must_be_clips(clips)
         x = resized(clips, self.size)
         count, frames = len(x), x.shape[2]
         later, done = drawn_windows(count, frames, self.overlap, generator)
@@ -106,6 +106,11 @@ class Interpolation(Stage):
         keys = (places + phase[:, None]) % self.factor == 0
         kept = keys | (places < done[:, None])
         return Example(x, {"cond_images": kept_frames(x, kept)})
+
+    def must_be_clips(self, clips: Tensor) -> None:
+        """Raise a ValueError for images, between which there is nothing."""
+        if clips.ndim != 5:
+            raise ValueError(f"`clips` (shape {tuple(clips.shape)}) must be (b c f h w)")
 
     def given(
         self, before: Tensor | None, clean: Tensor, window: Window, seed: int

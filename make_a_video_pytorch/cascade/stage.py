@@ -75,7 +75,7 @@ class Stage(Settings):
     def before(self, clips: Tensor) -> Tensor | None:
         """What the stage before would have made of clips (b c f h w), to try this one on real ones.
 
-        Fewer frames, or smaller ones; None of a Decoder.
+        Fewer frames, or smaller ones, of images too (b c h w); None of a Decoder.
         """
 
     @abstractmethod

@@ -91,3 +91,7 @@ def test_of_real_clips_it_would_be_given_every_third_frame():
     assert stage.frames_of(before.shape[2]) == 7
     same = torch.randn(2, 3, 7, 4, 6)
     assert torch.equal(stage.before(same), same[:, :, ::3])
+    with pytest.raises(
+        ValueError, match=r"`clips` \(shape \(2, 3, 8, 12\)\) must be \(b c f h w\)"
+    ):
+        stage.before(torch.randn(2, 3, 8, 12))

@@ -3,9 +3,19 @@
 import glyphs
 import pytest
 import torch
-from glyphs import COLOURS, DIGITS, DIRECTIONS, Glyphs, caption, kind_of, meant
+from errors import DataError
+from glyphs import COLOURS, DIGITS, DIRECTIONS, Glyphs, caption, kind_of
 from motion import centres
 from torch import Generator
+
+
+def meant(text):
+    """The digit, the colour and the direction that a text names, None where it names none."""
+    words = text.split()
+    return tuple(
+        next((place for place, name in enumerate(names) if name in words), None)
+        for names in (DIGITS, COLOURS, DIRECTIONS)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +56,11 @@ def test_they_have_the_colour_that_is_said(batch):
         torch.testing.assert_close(brightest, colour, atol=0.05, rtol=0)
 
 
+def test_a_path_that_leaves_the_picture_is_an_error():
+    with pytest.raises(DataError, match=r"16 frames at \(4.0, 4.0\) a second lead out"):
+        Glyphs()(8, 16, Generator().manual_seed(0))
+
+
 def test_pictures_are_told_of_without_a_direction():
     batch = Glyphs(16)(7, 1, Generator().manual_seed(1))
     assert batch.samples.shape == (7, 3, 16, 16)
@@ -62,7 +77,6 @@ def test_every_font_draws_every_digit_in_its_own_way():
 
 
 def test_what_is_asked_for_in_words():
-    assert meant("a red seven moves up") == (7, 0, 3)
-    assert meant("SEVEN") == (7, None, None)
+    assert caption(7, 0, 3) == "a red seven moves up"
     assert caption(3, 2, 1) == "a blue three moves left"
     assert len({kind_of(d, c) for d in range(len(DIGITS)) for c in range(len(COLOURS))}) == 50

@@ -7,17 +7,20 @@ import numpy as np
 import pytest
 import torch
 import train
-from building import Encoders
+from building import SMALL, Encoders
 from clips import MovingDigits
+from diffusion import sampler
 from draws import Draws
 from evaluation import denoising_of
 from PIL import Image
+from staged import made_by
 from torch import Generator
 
 from make_a_video_pytorch import SpaceTimeUnet, temporal_parameters
-from make_a_video_pytorch.cascade import Cascade
+from make_a_video_pytorch.cascade import Cascade, Decoder
 from make_a_video_pytorch.integrations.diffusers import load_cascade, save_cascade
 from tests.examples import models
+from tests.examples.media import write_numbers
 from tests.examples.runs import last, run
 
 NAMES = ("decoder", "between", "larger", "largest")
@@ -58,7 +61,8 @@ def test_a_stage_is_trained_and_has_the_result(folder, name):
     stage = load_cascade(folder).stages[name]
     with Image.open(out / "samples.png") as sheet:
         shown = max(64 // stage.size[0], 1) * stage.size[0] + 2
-        assert sheet.size == (stage.window * shown, 3 * shown)
+        frames = 1 if name == "largest" else stage.window  # that see no other frame
+        assert sheet.size == (frames * shown, 3 * shown)
     unet = SpaceTimeUnet(**stage.model.config)
     temporal = {n for n, p in unet.named_parameters() if p in {*temporal_parameters(unet)}}
     moved = bool(temporal & changed(before[name], after[name]))
@@ -69,7 +73,7 @@ def test_an_interpolation_is_shown_between_frames_of_held_out_clips(folder):
     out = trained(folder, "between")
     with Image.open(out / "samples.png") as sheet:
         pictures = np.array(sheet).reshape(3, 66, 5, 66).swapaxes(1, 2)[:, :, 1:65:8, 1:65:8]
-    held_out = MovingDigits(8, held_out=True)(3, 5, Draws(0, 0).generator).videos[:, 0]
+    held_out = MovingDigits(8, held_out=True)(3, 5, Draws(0, 1).generator).videos[:, 0]
     real = ((held_out + 1) * 127.5).round().byte().numpy()
     assert (pictures[:, ::2] == real[:, ::2]).all()
     assert (pictures[:, 1::2] != real[:, 1::2]).any()
@@ -136,7 +140,8 @@ def test_it_is_told_what_the_stage_takes():
         (["--stage", "{}/largest", "--grow", "decoder"], "cannot grow from decoder: `cond_dim`"),
         (["--stage", "{}/larger", "--config", "x.json"], "--config has no use with --stage"),
         (["--stage", "{}/larger", "--data", "clips", "--vae", "x"], "--vae has no use with"),
-        (["--grow", "decoder"], "--grow is of a --stage"),
+        (["--grow", "decoder"], "--grow is how a training of a --stage begins"),
+        (["--stage", "{}/largest", "--steps-images", "0"], "leave the stage nothing to learn"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_said_in_one_line(folder, arguments, message, capsys):
@@ -154,3 +159,78 @@ def test_frames_must_be_squares(folder, capsys):
     with pytest.raises(SystemExit):
         run("--stage", folder / "decoder", out=folder.parent / "run")
     assert "makes frames of (8, 16), and clips are read as squares" in capsys.readouterr().err
+
+
+def test_a_result_that_was_half_put_in_its_place_is_there_in_the_next_run(folder):
+    (folder / "larger" / "unet").rename(folder / "larger" / "unet.older")  # and was stopped
+    before = weights(models.cascade(folder.parent / "other"), "larger")
+    few = ("--steps-images", 1, "--steps-video", 0, "--lr", 1e-9)
+    assert run("--stage", folder / "larger", *few, out=folder.parent / "run") == 0
+    after = weights(folder, "larger")
+    for name in before:
+        torch.testing.assert_close(after[name], before[name], atol=1e-6, rtol=0)
+
+
+def test_a_run_that_has_nothing_left_to_do_leaves_the_stage_alone(folder):
+    out = trained(folder, "larger")
+    models.cascade(folder)
+    before = weights(folder, "larger")
+    assert train.main(["--resume", "--out", str(out)]) == 0
+    assert not changed(before, weights(folder, "larger"))
+
+
+@pytest.mark.parametrize("multiple", [False, True])
+def test_a_window_that_does_not_end_with_a_kept_frame_is_shown_whole(folder, multiple):
+    cascade = load_cascade(folder)
+    stage = cascade.stages["between"]
+    if multiple:  # frames that come in twos
+        config = {**stage.model.config, "temporal_compression": (True, False)}
+        stage.model = SpaceTimeUnet(**config)
+    stage.window = 4
+    save_cascade(Cascade({"between": stage}), folder)
+    out = trained(folder, "between")
+    with Image.open(out / "samples.png") as sheet:
+        assert sheet.size == (4 * 66, 3 * 66)
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Two videos, of which one has a caption."""
+    (tmp_path / "clips").mkdir()
+    for name in "ab":
+        write_numbers(tmp_path / "clips" / f"{name}.mp4", 12)
+    (tmp_path / "clips" / "a.txt").write_text("a red ball")
+    return tmp_path / "clips"
+
+
+def test_a_decoder_of_texts_is_trained_on_clips_and_guided_if_it_is_told(clips, tmp_path, capsys):
+    """Its schedule does not clip what it makes, which lies in [-1, 1] though."""
+    small = {**SMALL, "dim": 4, "attn_dim_head": 4, "attn_heads": 1}
+    unet = SpaceTimeUnet(context_dim=12, condition_on_fps=True, **small)
+    stage = Decoder(unet, sampler(clamped=False), size=(8, 8), frames=4, steps=1, guidance=9.0)
+    save_cascade(Cascade({"decoder": stage}), tmp_path / "cascade")
+    encoder = models.text_encoder(tmp_path / "encoder")
+    out, cache = tmp_path / "run", tmp_path / "cache"
+    given = ("--data", clips, "--text-encoder", encoder, "--workers", 0, "--cache", cache)
+    steps = ("--steps-images", 1, "--steps-video", 1)
+    assert run("--stage", tmp_path / "cascade" / "decoder", *given, *steps, out=out) == 0
+    plain = (out / "samples.png").read_bytes()  # nothing was asked for
+    again = ["--sample", str(out), "--clips", "3"]
+    assert train.main([*again, "--prompt", "a red ball"]) == 0
+    assert (out / "sampled-1.png").read_bytes() != plain
+    assert train.main([*again, "--guidance", "2"]) == 0
+    assert (out / "sampled-2.png").read_bytes() == plain
+    assert "--guidance 2.0 does nothing" in capsys.readouterr().out
+    args = train.parser().parse_args([])
+    args.device, args.frames, stage.guidance = "cpu", 4, 1
+    videos = made_by(stage, unet, None, [0, 1], {"fps": 8.0}, args)
+    assert videos.abs().max() == 1
+
+
+def test_what_embeddings_a_decoder_is_told_must_be_known(clips, folder, capsys):
+    stage = load_cascade(folder).stages["decoder"]
+    stage.model = SpaceTimeUnet(**{**stage.model.config, "channels": 3})
+    save_cascade(Cascade({"decoder": stage}), folder)
+    with pytest.raises(SystemExit, match="2"):
+        run("--stage", folder / "decoder", "--data", clips, out=folder.parent / "run")
+    assert "`cond_dim` 16, what it is to be trained on None" in capsys.readouterr().err

@@ -80,10 +80,17 @@ def test_what_is_trained_is_used_again(out, tmp_path, monkeypatch, capsys):
     assert (out / "a-red-seven-moves-up.gif").read_bytes() == gif
     with pytest.raises(SystemExit):
         text_to_video.main(["--out", str(out)])
-    assert "was trained with --quick True, and not False" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        run(out, "--seed", "1")
-    assert "was trained with --seed 0, and not 1" in capsys.readouterr().err
+    assert "was trained with --quick: do as then" in capsys.readouterr().err
+    assert run(out, "--seed", "1", *TEXTS) == 0  # of samples
+    assert (out / "a-red-seven-moves-up.gif").read_bytes() != gif
+    assert run(out, *TEXTS) == 0
+    assert (out / "a-red-seven-moves-up.gif").read_bytes() == gif
+
+
+def test_each_text_has_a_file_of_its_own():
+    texts = ["A red seven!", "a red seven", "...", "x" * 300]
+    names = ["a-red-seven", "a-red-seven-2", "video", "x" * 80]
+    assert text_to_video.names_of(texts) == names
 
 
 def test_the_folder_is_a_cascade_that_loads(out):
@@ -138,6 +145,14 @@ def test_words_that_are_not_known_are_said_before_a_training(tmp_path, capsys):
     assert stopped.value.code == 2
     assert "no word of 'eine rote Sieben' is known" in capsys.readouterr().err
     assert not list((tmp_path / "stages").iterdir())
+
+
+def test_a_rate_that_was_not_learned_is_an_error(tmp_path, capsys):
+    for fps in ("0", "3.9", "24"):
+        with pytest.raises(SystemExit, match="2"):
+            run(tmp_path / "out", "--fps", fps)
+        assert "must be from 4 to 8, as in training" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_text_encoder_reads_in_the_place_of_learned_words(out, tmp_path):
