@@ -11,7 +11,7 @@ from classifiers import Classifier, taught
 from clips import resized
 from diffusion import psnr
 from glyph_stages import FACTOR, SMALLEST
-from glyphs import COLOURS, DIGITS, DIRECTIONS, Glyphs, caption
+from glyphs import DIGITS, DIRECTIONS, Glyphs, caption, digit_and_colour
 from interpolate import blend
 from motion import centres
 from torch import Generator, Tensor
@@ -67,9 +67,14 @@ def of_super_resolution(
     title: str, stage: Stage, clips: Tensor, told: Mapping[str, Tensor], seed: int
 ) -> dict[str, float]:
     """What is made larger, beside a bicubic enlargement, likewise."""
-    made, low = made_of(stage, clips, told, seed), stage.before(clips)
-    bicubic = resized(low, stage.size, "bicubic").clamp(-1, 1)
-    return compared(title, resized(clips, stage.size), {"made": made, "bicubic": bicubic})
+    made = made_of(stage, clips, told, seed)
+    ways = {"made": made, "bicubic": enlarged(stage, clips)}
+    return compared(title, resized(clips, stage.size), ways)
+
+
+def enlarged(stage: Stage, clips: Tensor) -> Tensor:
+    """What is before a stage, made as large by bicubic interpolation."""
+    return resized(stage.before(clips), stage.size, "bicubic").clamp(-1, 1)
 
 
 def compared(title: str, truth: Tensor, ways: Mapping[str, Tensor]) -> dict[str, float]:
@@ -93,7 +98,7 @@ def of_noise(
     still = moving[:, :, :1].expand_as(moving)
     found = {}
     for title, truth in (("still", still), ("moving", moving)):
-        ways = {"bicubic": resized(stage.before(truth), stage.size, "bicubic").clamp(-1, 1)}
+        ways = {"bicubic": enlarged(stage, truth)}
         for name, alpha in (("one noise", math.inf), ("a noise each", 0)):
             other = copy.copy(stage)
             other.alpha = alpha
@@ -112,7 +117,7 @@ def of_texts(cascade: Cascade, fps: float, seed: int) -> dict[str, float]:
     sees 16x16.
     """
     kinds = torch.tensor(KINDS)
-    said = kinds // len(COLOURS), kinds % len(COLOURS), kinds % len(DIRECTIONS)
+    said = *digit_and_colour(kinds), kinds % len(DIRECTIONS)
     texts = [caption(*row) for row in torch.stack(said, dim=1).tolist()]
     made: dict[str, list[Tensor]] = {name: [] for name in cascade.stages}
     for place in tqdm(range(0, len(texts), len(DIGITS)), desc="texts", unit="batch"):
@@ -123,8 +128,7 @@ def of_texts(cascade: Cascade, fps: float, seed: int) -> dict[str, float]:
     judge = judge_of_glyphs()
     first, *_, last = cascade.stages
     real = Glyphs(fps=(fps, fps), held_out=True)(200, 6, Generator().manual_seed(seed))
-    shown = real.names.argmax(-1)
-    of_real = shown // len(COLOURS), shown % len(COLOURS), ways_in(real.texts)
+    of_real = *digit_and_colour(real.names.argmax(-1)), ways_in(real.texts)
     return {
         **right(first, torch.cat(made[first]), said, judge),
         **right(last, torch.cat(made[last]), said, judge),
@@ -137,10 +141,10 @@ def right(
 ) -> dict[str, float]:
     """The shares of frames with the digit and the colour, and of videos with the direction."""
     digits, colours, ways = said
-    seen = judge.seen(resized(videos, SMALLEST))
+    digits_seen, colours_seen = digit_and_colour(judge.seen(resized(videos, SMALLEST)))
     found = {
-        "digit": seen // len(COLOURS) == digits[:, None],
-        "colour": seen % len(COLOURS) == colours[:, None],
+        "digit": digits_seen == digits[:, None],
+        "colour": colours_seen == colours[:, None],
         "direction": direction_of(videos) == ways,
     }
     return {f"right {name}, {title}": float(same.double().mean()) for name, same in found.items()}

@@ -128,3 +128,8 @@ def caption(digit: int, colour: int, direction: int | None = None) -> str:
 def kind_of(digit: Tensor, colour: Tensor) -> Tensor:
     """The numbers of digits in colours among all `Glyphs.kinds`."""
     return digit * len(COLOURS) + colour
+
+
+def digit_and_colour(kinds: Tensor) -> tuple[Tensor, Tensor]:
+    """Those that are counted so."""
+    return kinds // len(COLOURS), kinds % len(COLOURS)

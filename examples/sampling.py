@@ -41,7 +41,7 @@ def conditions_of_samples(
     if encoders.texts is not None and args.prompt:
         texts = [args.prompt[number % len(args.prompt)] for number in range(args.clips)]
         lead |= encoders.texts.conditions(texts)
-    return lead
+    return encoders.told(lead)
 
 
 def say_what_does_nothing(
@@ -50,7 +50,7 @@ def say_what_does_nothing(
     """Which options of samples this U-Net has no use for."""
     if encoders.texts is None and args.prompt:
         print("--prompt does nothing: there is no --text-encoder")
-    if args.guidance is not None and not encoders.told(conditions_of_samples(args, encoders, unet)):
+    if args.guidance is not None and not conditions_of_samples(args, encoders, unet):
         print(f"--guidance {args.guidance} does nothing: the U-Net is told nothing to follow")
 
 
@@ -112,7 +112,7 @@ def sampled(
         told = {name: value[own].to(args.device) for name, value in told.items()}
         if real is None and "fps" in stage.taken:
             told["fps"] = args.sample_fps
-        videos = made_by(stage, unet, real, own, encoders.told(told), args)
+        videos = made_by(stage, unet, real, own, told, args)
     if accelerator.num_processes > 1:
         videos = gather(videos.to(accelerator.device))[: args.clips].cpu()
     return videos

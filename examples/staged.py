@@ -55,11 +55,10 @@ def opened(args: argparse.Namespace) -> Stage:
         except ValueError as error:
             raise DataError(f"{path} cannot grow from {grow}: {error}") from error
     as_the_stage_has_it(args, stage)
-    shape = (1, stage.model.channels, args.frames, *stage.size)
-    clips = torch.zeros(shape[:2] + shape[2 + (args.frames == 1) :])
+    black = Batch(torch.zeros(1, stage.model.channels, args.frames, *stage.size))
     try:
         with torch.no_grad():
-            stage.loss(clips)
+            stage.loss(black.samples)
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{path} cannot be trained: {reason_of(error)}") from error
     return stage

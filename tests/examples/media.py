@@ -164,3 +164,12 @@ def write_cut(path, source, seconds):
                 packet.stream = copy
                 container.mux(packet)
     return path
+
+
+def write_two_clips(folder):
+    """Two videos, of which one has a caption; their folder."""
+    folder.mkdir()
+    for name in "ab":
+        write_numbers(folder / f"{name}.mp4", 12)
+    (folder / "a.txt").write_text("a red ball")
+    return folder

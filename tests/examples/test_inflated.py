@@ -16,7 +16,7 @@ from errors import DataError
 from inflated import Inflated
 
 from make_a_video_pytorch import temporal_parameters
-from tests.examples.media import write_numbers
+from tests.examples.media import write_two_clips
 from tests.examples.models import pipeline, text_encoder
 from tests.examples.runs import last
 
@@ -26,12 +26,7 @@ FEW += "--workers 0"
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two videos, of which one has a caption."""
-    (tmp_path / "data").mkdir()
-    for name in "ab":
-        write_numbers(tmp_path / "data" / f"{name}.mp4", 12)
-    (tmp_path / "data" / "a.txt").write_text("a red ball")
-    return tmp_path / "data"
+    return write_two_clips(tmp_path / "data")
 
 
 def run(folder, *arguments, out):

@@ -20,7 +20,7 @@ from make_a_video_pytorch import SpaceTimeUnet, temporal_parameters
 from make_a_video_pytorch.cascade import Cascade, Decoder
 from make_a_video_pytorch.integrations.diffusers import load_cascade, save_cascade
 from tests.examples import models
-from tests.examples.media import write_numbers
+from tests.examples.media import write_two_clips
 from tests.examples.runs import last, run
 
 NAMES = ("decoder", "between", "larger", "largest")
@@ -195,12 +195,7 @@ def test_a_window_that_does_not_end_with_a_kept_frame_is_shown_whole(folder, mul
 
 @pytest.fixture
 def clips(tmp_path):
-    """Two videos, of which one has a caption."""
-    (tmp_path / "clips").mkdir()
-    for name in "ab":
-        write_numbers(tmp_path / "clips" / f"{name}.mp4", 12)
-    (tmp_path / "clips" / "a.txt").write_text("a red ball")
-    return tmp_path / "clips"
+    return write_two_clips(tmp_path / "clips")
 
 
 def test_a_decoder_of_texts_is_trained_on_clips_and_guided_if_it_is_told(clips, tmp_path, capsys):
